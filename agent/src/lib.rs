@@ -1,0 +1,20 @@
+//! One binary for every host: a Raft member that speaks the etcd v3 API, and a reconciler that keeps the local
+//! Incus as the replicated documents say.
+//!
+//! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
+//! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
+//! [`reconciler`] makes it so through [`incus`]. [`api`] and [`reconciler`] never import each other;
+//! `tonic::Status` stays in [`api`] and [`peer`].
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod document;
+pub mod incus;
+pub mod node;
+pub mod peer;
+pub mod reconciler;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,25 @@
+//! Compiles the `.proto` files with protox, a compiler in Rust: no `protoc` on the build machine.
+
+use std::error::Error;
+use std::path::Path;
+
+const FILES: [&str; 7] = [
+    "mvcc.proto",
+    "authpb.proto",
+    "rpc.proto",
+    "lock.proto",
+    "election.proto",
+    "replicated.proto",
+    "peer.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new("proto");
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES.map(|file| root.join(file)), [root])?;
+    tonic_prost_build::configure()
+        // Keys, values and log entries are shared, not copied, between the socket, the log and the store.
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! The wire. Generated code only, no logic.
+//!
+//! [`etcdserverpb`], [`mvccpb`], [`authpb`], [`v3lockpb`] and [`v3electionpb`] are wire-compatible with etcd
+//! v3. [`replicated`] is what the log holds and what apply answers; [`peer`] is what members say to each
+//! other. Every `bytes` field is [`bytes::Bytes`].
+
+#![allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+pub mod replicated {
+    tonic::include_proto!("replicated");
+}
+pub mod peer {
+    tonic::include_proto!("peer");
+}

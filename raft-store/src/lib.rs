@@ -1,0 +1,28 @@
+//! The replicated core: what one member stores and how a replicated request changes it.
+//!
+//! Two halves meet in openraft and nowhere else:
+//! - [`LogStore`] is the write-ahead log: votes and entries, durable before they are acknowledged;
+//! - [`StateMachine`] applies committed entries to an MVCC store in sled and feeds the watch hub. [`Store`] is
+//!   its read side: cloneable, and readers never wait for one another.
+//!
+//! The log and the last snapshot are the authority; sled is rebuildable from them.
+//!
+//! What this crate must not do: no RPC, no clock, no random numbers, no environment. `sled` is named in
+//! `backend.rs` only.
+
+pub mod convert;
+mod log_store;
+mod raft_types;
+pub mod snapshot;
+mod state_machine;
+mod store;
+pub mod wal;
+pub mod watch;
+
+pub use log_store::{LogStore, OpenLogError};
+pub use raft_types::{
+    Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+};
+pub use snapshot::{SnapshotFile, SnapshotReceiver};
+pub use state_machine::{OpenStoreError, StateMachine, StoreOptions};
+pub use store::{HashKv, LeaseInfo, MemberAttributes, RangeResult, ReadError, Store};
