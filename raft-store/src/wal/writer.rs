@@ -178,6 +178,10 @@ impl Writer {
         while let Some(request) = self.queue.blocking_recv() {
             if let Err(error) = self.batch(request) {
                 self.fail(&error);
+                // Whoever had a place in the queue before it closed may still use it.
+                while let Some(request) = self.queue.blocking_recv() {
+                    refuse_request(request, &error);
+                }
                 return;
             }
         }
@@ -225,7 +229,7 @@ impl Writer {
                 budget,
             } => {
                 // An append of nothing still has a callback, which says that everything before it is durable.
-                self.needs_sync |= !entries.is_empty() || !self.is_synced;
+                self.needs_sync |= !entries.is_empty() || !self.is_synced || !self.buffer.is_empty();
                 self.waiting.push(Waiting::Append { callback, budget });
                 self.push_entries(&entries, first_ticket)?;
             }
@@ -328,7 +332,15 @@ impl Writer {
             segment: Arc::new(segment),
             max_index: None,
         };
-        self.closed.push_back(std::mem::replace(&mut self.active, active));
+        let full = std::mem::replace(&mut self.active, active);
+        if full.segment.first() == header.first {
+            // It had no record, so the new one has its name and has replaced it.
+            self.shared
+                .size_bytes
+                .fetch_sub(full.segment.capacity(), Ordering::Relaxed);
+        } else {
+            self.closed.push_back(full);
+        }
         self.tail = SEGMENT_HEADER_BYTES as u64;
         for record in standing.iter().flatten() {
             self.encode(record);
@@ -424,17 +436,8 @@ impl Writer {
         for waiting in self.waiting.drain(..) {
             refuse(waiting, error);
         }
-        // Also waits for whoever has a place in the closed queue already.
-        while let Some(request) = self.queue.blocking_recv() {
-            match request {
-                Request::Vote { vote, done } => {
-                    refuse(Waiting::Vote { vote, done }, error);
-                }
-                Request::Append { callback, budget, .. } => {
-                    refuse(Waiting::Append { callback, budget }, error);
-                }
-                Request::Truncate(_) | Request::Purge(_) | Request::Committed(_) => {}
-            }
+        while let Ok(request) = self.queue.try_recv() {
+            refuse_request(request, error);
         }
     }
 }
@@ -444,6 +447,14 @@ impl Drop for Writer {
         if std::thread::panicking() {
             self.fail(&WriteError::other("the log writer panicked"));
         }
+    }
+}
+
+fn refuse_request(request: Request, error: &WriteError) {
+    match request {
+        Request::Vote { vote, done } => refuse(Waiting::Vote { vote, done }, error),
+        Request::Append { callback, budget, .. } => refuse(Waiting::Append { callback, budget }, error),
+        Request::Truncate(_) | Request::Purge(_) | Request::Committed(_) => {}
     }
 }
 

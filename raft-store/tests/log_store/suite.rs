@@ -1,13 +1,12 @@
 //! openraft's own tests of a log, on ours.
 
-mod log_memory_machine;
-
-use log_memory_machine::MemoryMachine;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use raft_store::wal::{Identity, WalOptions};
 use raft_store::{LogStore, TypeConfig};
 use tempfile::TempDir;
+
+use crate::memory_machine::MemoryMachine;
 
 struct Builder {
     segment_bytes: u64,
