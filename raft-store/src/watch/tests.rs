@@ -1,0 +1,773 @@
+//! The hub as its callers see it, over a store in memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use proto::mvccpb::event::EventType;
+use proto::mvccpb::{Event, KeyValue};
+
+use super::fake_store::*;
+use super::key_range::Keys;
+use super::*;
+
+/// Receives until nothing more comes; a line for each delivery.
+fn received(watcher: &mut Watcher) -> String {
+    let mut lines = String::new();
+    loop {
+        match recv_now(watcher) {
+            Poll::Pending => return lines,
+            Poll::Ready(None) => return lines + "end\n",
+            Poll::Ready(Some(WatchOutput::Compacted { compact_revision })) => {
+                writeln!(lines, "compacted {compact_revision}").unwrap();
+            }
+            Poll::Ready(Some(WatchOutput::Events { revision, events })) => {
+                let shown: Vec<String> = events.iter().map(shown).collect();
+                writeln!(lines, "{revision}: {}", shown.join(", ")).unwrap();
+            }
+        }
+    }
+}
+
+/// `put key=value@revision (was previous)`; for a delete, whatever its kv holds beyond key and revision.
+fn shown(event: &Event) -> String {
+    let kv = event.kv.as_ref().unwrap();
+    let key = String::from_utf8_lossy(&kv.key);
+    let mut line = if event.r#type == EventType::Delete as i32 {
+        let bare = KeyValue {
+            key: kv.key.clone(),
+            mod_revision: kv.mod_revision,
+            ..KeyValue::default()
+        };
+        assert_eq!(kv, &bare);
+        format!("delete {key}@{}", kv.mod_revision)
+    } else {
+        format!(
+            "put {key}={}@{}",
+            String::from_utf8_lossy(&kv.value),
+            kv.mod_revision
+        )
+    };
+    if let Some(prev) = &event.prev_kv {
+        write!(line, " (was {})", String::from_utf8_lossy(&prev.value)).unwrap();
+    }
+    line
+}
+
+fn check(watcher: &mut Watcher, expected: &Expect) {
+    expected.assert_eq(&received(watcher));
+}
+
+#[test]
+fn start_zero_means_after_the_current_revision() {
+    let mut store = FakeStore::new(16);
+    store.put("a", "1");
+    let mut watcher = store.hub.watch(options("a", ""));
+    assert_eq!(watcher.created_revision(), 2);
+    assert_eq!(watcher.progress(), Some(2));
+    check(&mut watcher, &expect![""]);
+    store.put("a", "2");
+    assert_eq!(watcher.progress(), None);
+    check(
+        &mut watcher,
+        &expect![[r#"
+        3: put a=2@3
+    "#]],
+    );
+    assert_eq!(watcher.progress(), Some(3));
+}
+
+#[test]
+fn a_write_that_was_readable_before_the_watch_is_not_an_event() {
+    let mut store = FakeStore::new(16);
+    let (revision, events) = store.write_unpublished(&[("a", Some("1"))]);
+    let mut watcher = store.hub.watch(options("a", ""));
+    assert_eq!(watcher.created_revision(), 2);
+    assert_eq!(watcher.progress(), None);
+    store.publish(revision, events, false);
+    assert_eq!(watcher.progress(), Some(2));
+    store.put("a", "2");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        3: put a=2@3
+    "#]],
+    );
+}
+
+#[test]
+fn a_past_start_is_read_from_history_and_joins_the_present() {
+    let mut store = FakeStore::new(16);
+    store.put("a", "1");
+    store.put("b", "1");
+    store.write(&[("a", None), ("b", Some("2"))]);
+    let mut watcher = store.hub.watch(WatchOptions {
+        start_revision: 2,
+        ..options("a", "z")
+    });
+    assert_eq!(watcher.created_revision(), 4);
+    assert_eq!(watcher.progress(), None);
+    store.put("c", "1");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        5: put a=1@2, put b=1@3, delete a@4, put b=2@4, put c=1@5
+    "#]],
+    );
+    let reads = store.history.reads.load(Ordering::SeqCst);
+    store.put("d", "1");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        6: put d=1@6
+    "#]],
+    );
+    assert_eq!(
+        store.history.reads.load(Ordering::SeqCst),
+        reads,
+        "a synced watcher reads no history"
+    );
+}
+
+#[test]
+fn a_future_start_delivers_nothing_before_it_and_no_progress() {
+    let mut store = FakeStore::new(16);
+    let mut watcher = store.hub.watch(WatchOptions {
+        start_revision: 4,
+        ..options("a", "")
+    });
+    store.put("a", "2");
+    assert_eq!(watcher.progress(), None);
+    check(&mut watcher, &expect![""]);
+    store.put("a", "3");
+    assert_eq!(watcher.progress(), Some(3));
+    store.put("a", "4");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        4: put a=4@4
+    "#]],
+    );
+}
+
+#[test]
+fn below_the_compacted_revision_the_watcher_ends() {
+    let mut store = FakeStore::new(16);
+    for value in ["1", "2", "3"] {
+        store.put("a", value);
+    }
+    store.compact(3);
+    let mut watcher = store.hub.watch(WatchOptions {
+        start_revision: 2,
+        ..options("a", "")
+    });
+    check(
+        &mut watcher,
+        &expect![[r#"
+        compacted 3
+        end
+    "#]],
+    );
+    assert_eq!(watcher.progress(), None);
+}
+
+#[test]
+fn a_delete_at_the_compacted_revision_is_delivered() {
+    let mut store = FakeStore::new(16);
+    store.put("a", "1");
+    store.write(&[("a", None)]);
+    store.put("b", "1");
+    store.compact(3);
+    let options = WatchOptions {
+        start_revision: 3,
+        prev_kv: true,
+        ..options("a", "")
+    };
+    check(
+        &mut store.hub.watch(options),
+        &expect![[r#"
+        3: delete a@3
+    "#]],
+    );
+}
+
+#[test]
+fn compaction_overtakes_a_watcher_that_is_behind() {
+    let mut store = FakeStore::new(2);
+    let mut watcher = store.hub.watch(options("a", ""));
+    for value in ["1", "2", "3", "4", "5"] {
+        store.put("a", value);
+    }
+    store.compact(5);
+    check(
+        &mut watcher,
+        &expect![[r#"
+        3: put a=1@2, put a=2@3
+        compacted 5
+        end
+    "#]],
+    );
+}
+
+#[test]
+fn prev_kv_only_if_asked_even_when_the_writer_did_not_know() {
+    let mut store = FakeStore::new(16);
+    store.put("a", "1");
+    assert!(!store.publisher().wants_prev_kv());
+    let mut without = store.hub.watch(options("a", ""));
+    // The watcher arrives between the writer's question and its publishing.
+    let wanted = store.publisher().wants_prev_kv();
+    let (revision, events) = store.write_unpublished(&[("a", Some("2")), ("b", Some("1"))]);
+    let asked = WatchOptions {
+        prev_kv: true,
+        start_revision: 3,
+        ..options("a", "z")
+    };
+    let mut with = store.hub.watch(asked.clone());
+    store.publish(revision, events, wanted);
+    assert!(store.publisher().wants_prev_kv());
+    store.write(&[("a", None)]);
+    check(
+        &mut with,
+        &expect![[r#"
+        4: put a=2@3 (was 1), put b=1@3, delete a@4 (was 2)
+    "#]],
+    );
+    check(
+        &mut without,
+        &expect![[r#"
+        4: put a=2@3, delete a@4
+    "#]],
+    );
+    drop(with);
+    assert!(!store.publisher().wants_prev_kv());
+}
+
+#[test]
+fn filters_leave_events_out_and_never_deliver_an_empty_batch() {
+    let mut store = FakeStore::new(16);
+    store.put("a", "1");
+    let no_put = WatchOptions {
+        no_put: true,
+        ..options("a", "")
+    };
+    let mut synced = store.hub.watch(no_put.clone());
+    let mut behind = store.hub.watch(WatchOptions {
+        start_revision: 2,
+        ..no_put
+    });
+    let mut neither = store.hub.watch(WatchOptions {
+        no_put: true,
+        no_delete: true,
+        start_revision: 2,
+        ..options("a", "")
+    });
+    store.put("a", "2");
+    assert_eq!(synced.progress(), Some(3));
+    check(&mut behind, &expect![""]);
+    assert_eq!(behind.progress(), Some(3));
+    store.write(&[("a", None)]);
+    for watcher in [&mut synced, &mut behind] {
+        check(
+            watcher,
+            &expect![[r#"
+            4: delete a@4
+        "#]],
+        );
+    }
+    check(&mut neither, &expect![""]);
+    assert_eq!(neither.progress(), Some(4));
+}
+
+#[test]
+fn a_revision_larger_than_the_buffer_arrives_whole() {
+    let mut store = FakeStore::new(2);
+    let mut watcher = store.hub.watch(options("a", "z"));
+    store.put("b", "0");
+    store.write(&[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]);
+    store.put("d", "1");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        2: put b=0@2
+        4: put a=1@3, put b=1@3, put c=1@3, put d=1@4
+    "#]],
+    );
+    assert_eq!(watcher.progress(), Some(4));
+}
+
+#[test]
+fn a_snapshot_replaces_the_store_and_watchers_read_what_they_missed() {
+    let mut store = FakeStore::new(16);
+    let mut watcher = store.hub.watch(options("a", ""));
+    let mut later = store.hub.watch(WatchOptions {
+        start_revision: 5,
+        ..options("a", "")
+    });
+    store.put("a", "2");
+    for value in ["3", "4", "5"] {
+        let _ = store.write_unpublished(&[("a", Some(value))]);
+    }
+    store.publisher().reset(5);
+    check(
+        &mut watcher,
+        &expect![[r#"
+        2: put a=2@2
+        5: put a=3@3, put a=4@4, put a=5@5
+    "#]],
+    );
+    check(
+        &mut later,
+        &expect![[r#"
+        5: put a=5@5
+    "#]],
+    );
+    assert_eq!(watcher.progress(), Some(5));
+}
+
+#[test]
+fn skipped_revisions_are_read_from_history() {
+    let mut store = FakeStore::new(16);
+    let mut watcher = store.hub.watch(options("a", ""));
+    let _ = store.write_unpublished(&[("a", Some("2"))]);
+    store.put("a", "3");
+    check(
+        &mut watcher,
+        &expect![[r#"
+        3: put a=2@2, put a=3@3
+    "#]],
+    );
+}
+
+#[test]
+fn watchers_end_with_the_store_after_what_is_queued() {
+    let mut store = FakeStore::new(16);
+    let mut synced = store.hub.watch(options("a", ""));
+    let mut behind = store.hub.watch(WatchOptions {
+        start_revision: 2,
+        ..options("a", "")
+    });
+    store.put("a", "1");
+    store.stop();
+    for watcher in [&mut synced, &mut behind, &mut store.hub.watch(options("a", ""))] {
+        let lines = received(watcher);
+        assert!(lines.ends_with("end\n"), "{lines}");
+    }
+    let mut failing = FakeStore::new(16);
+    failing.put("a", "1");
+    failing.history.fails.store(true, Ordering::SeqCst);
+    let options = WatchOptions {
+        start_revision: 2,
+        ..options("a", "")
+    };
+    check(
+        &mut failing.hub.watch(options),
+        &expect![[r#"
+        end
+    "#]],
+    );
+}
+
+#[test]
+fn many_watchers_of_other_keys_cost_a_put_nothing() {
+    let mut store = FakeStore::new(4);
+    let mut others: Vec<Watcher> = (0..10_000)
+        .map(|n| store.hub.watch(options(&format!("other/{n}"), "")))
+        .collect();
+    let mut watcher = store.hub.watch(options("mine", ""));
+    for _ in 0..100 {
+        store.put("mine", "1");
+    }
+    assert_eq!(received(&mut watcher).matches("put mine").count(), 100);
+    store.put("other/5000", "1");
+    check(
+        &mut others[5000],
+        &expect![[r#"
+        102: put other/5000=1@102
+    "#]],
+    );
+}
+
+/// One slow watcher among many fast ones, on real threads: everyone gets every revision once and in order, no
+/// revision is split, and progress is never ahead of what was received.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_watcher_among_fast_ones_loses_nothing() {
+    const REVISIONS: i64 = 3_000;
+    let mut store = FakeStore::new(32);
+    store.history.scan_limit.store(50, Ordering::SeqCst);
+    let hub = store.hub.clone();
+    let tasks: Vec<_> = (0..20_usize)
+        .map(|n| {
+            let mut watcher = hub.watch(WatchOptions {
+                prev_kv: n % 2 == 0,
+                ..options("a", "z")
+            });
+            tokio::spawn(async move {
+                let mut last = 1;
+                while last < REVISIONS {
+                    if n == 0 {
+                        // Slow without a clock: others run first, many times.
+                        for _ in 0..200 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    let Some(WatchOutput::Events { revision, events }) = watcher.recv().await else {
+                        panic!("watcher {n} ended after {last}");
+                    };
+                    for pair in events.chunks(2) {
+                        let revisions: Vec<i64> = pair
+                            .iter()
+                            .map(|event| event.kv.as_ref().unwrap().mod_revision)
+                            .collect();
+                        assert_eq!(revisions, [last + 1, last + 1], "watcher {n}");
+                        last += 1;
+                    }
+                    assert_eq!(revision, last);
+                    assert!(
+                        watcher.progress().is_none_or(|progress| progress == last),
+                        "watcher {n}"
+                    );
+                }
+            })
+        })
+        .collect();
+    let writer = tokio::task::spawn_blocking(move || {
+        while store.revision() < REVISIONS {
+            store.write(&[("a", Some("x")), ("b", Some("y"))]);
+        }
+        store
+    });
+    let _store = writer.await.unwrap();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Keys by number, `true` for a put.
+    Write(Vec<(u8, bool)>),
+    /// The write is readable; the next step of this kind, or any write, publishes it.
+    WriteUnpublished(u8),
+    /// This far back from the current revision.
+    Compact(i64),
+    /// Start relative to the current revision; `None` for start 0.
+    Watch {
+        keys: (u8, u8),
+        start: Option<i64>,
+        prev_kv: bool,
+        no_put: bool,
+        no_delete: bool,
+    },
+    Recv(usize),
+    Progress(usize),
+    Drop(usize),
+    /// Writes arrive by a snapshot instead of one by one.
+    Reset(Vec<u8>),
+    ScanLimit(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0_u8..6;
+    prop_oneof![
+        8 => prop::collection::vec((key.clone(), prop::bool::weighted(0.7)), 1..5).prop_map(Step::Write),
+        2 => key.clone().prop_map(Step::WriteUnpublished),
+        1 => (0_i64..8).prop_map(Step::Compact),
+        3 => (
+            (key.clone(), 0_u8..8),
+            prop::option::of(-8_i64..4),
+            any::<bool>(),
+            prop::bool::weighted(0.1),
+            prop::bool::weighted(0.1)
+        )
+            .prop_map(|(keys, start, prev_kv, no_put, no_delete)| Step::Watch {
+                keys,
+                start,
+                prev_kv,
+                no_put,
+                no_delete
+            }),
+        6 => any::<usize>().prop_map(Step::Recv),
+        3 => any::<usize>().prop_map(Step::Progress),
+        1 => any::<usize>().prop_map(Step::Drop),
+        1 => prop::collection::vec(key, 1..4).prop_map(Step::Reset),
+        1 => (1_usize..6).prop_map(Step::ScanLimit),
+    ]
+}
+
+/// A watcher, and what it must receive.
+struct Watched {
+    watcher: Watcher,
+    options: WatchOptions,
+    keys: Keys,
+    start: i64,
+    /// The last revision of which something was received.
+    received: i64,
+    over: bool,
+}
+
+/// Steps against a plain list of all that was ever written.
+struct Model {
+    store: FakeStore,
+    /// By revision: every event, with its `prev_kv`.
+    written: BTreeMap<i64, Vec<Event>>,
+    unpublished: Option<(i64, Vec<Event>, bool)>,
+    watched: Vec<Watched>,
+}
+
+impl Model {
+    fn new(buffer_events: usize) -> Model {
+        Model {
+            store: FakeStore::new(buffer_events),
+            written: BTreeMap::new(),
+            unpublished: None,
+            watched: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Write(changes) => {
+                self.publish();
+                self.write(&changes);
+                self.publish();
+            }
+            Step::WriteUnpublished(key) => {
+                self.publish();
+                self.write(&[(key, true)]);
+            }
+            Step::Compact(back) => {
+                let revision = self.store.revision() - back;
+                if revision > self.store.history.compacted_revision() {
+                    self.store.compact(revision);
+                }
+            }
+            Step::Watch {
+                keys,
+                start,
+                prev_kv,
+                no_put,
+                no_delete,
+            } => {
+                self.watch(
+                    keys,
+                    start,
+                    WatchOptions {
+                        prev_kv,
+                        no_put,
+                        no_delete,
+                        ..WatchOptions::default()
+                    },
+                );
+            }
+            Step::Recv(n) => {
+                if let Some(n) = self.pick(n) {
+                    self.recv(n);
+                }
+            }
+            Step::Progress(n) => {
+                if let Some(n) = self.pick(n) {
+                    self.check_progress(n);
+                }
+            }
+            Step::Drop(n) => {
+                if let Some(n) = self.pick(n) {
+                    self.watched.swap_remove(n);
+                }
+            }
+            Step::Reset(keys) => {
+                self.publish();
+                for key in keys {
+                    self.write(&[(key, true)]);
+                }
+                self.unpublished = None;
+                self.store.publisher().reset(self.store.revision());
+            }
+            Step::ScanLimit(limit) => self.store.history.scan_limit.store(limit, Ordering::SeqCst),
+        }
+    }
+
+    fn pick(&self, n: usize) -> Option<usize> {
+        n.checked_rem(self.watched.len())
+    }
+
+    fn publish(&mut self) {
+        if let Some((revision, events, wanted)) = self.unpublished.take() {
+            self.store.publish(revision, events, wanted);
+        }
+    }
+
+    fn write(&mut self, changes: &[(u8, bool)]) {
+        let value = format!("value {}", self.store.revision());
+        // Each key once, and deletes only of what is there: apply sees to both.
+        let by_key: BTreeMap<String, bool> = changes
+            .iter()
+            .map(|(key, put)| (format!("k{key}"), *put))
+            .collect();
+        let changes: Vec<Change<'_>> = by_key
+            .iter()
+            .filter(|(key, put)| **put || self.store.has_key(key))
+            .map(|(key, put)| (key.as_str(), put.then_some(value.as_str())))
+            .collect();
+        if changes.is_empty() {
+            return;
+        }
+        let wanted = self.store.publisher().wants_prev_kv();
+        let (revision, events) = self.store.write_unpublished(&changes);
+        self.written.insert(revision, events.clone());
+        self.unpublished = Some((revision, events, wanted));
+    }
+
+    fn watch(&mut self, (from, to): (u8, u8), start: Option<i64>, flags: WatchOptions) {
+        let end = match to {
+            7 => "\0".to_owned(),
+            to if to > from => format!("k{to}"),
+            _ => String::new(),
+        };
+        let start_revision = start.map_or(0, |start| (self.store.revision() + start).max(1));
+        let options = WatchOptions {
+            start_revision,
+            prev_kv: flags.prev_kv,
+            no_put: flags.no_put,
+            no_delete: flags.no_delete,
+            ..options(&format!("k{from}"), &end)
+        };
+        let watcher = self.store.hub.watch(options.clone());
+        assert_eq!(watcher.created_revision(), self.store.revision());
+        let start = if start_revision == 0 {
+            self.store.revision() + 1
+        } else {
+            start_revision
+        };
+        let keys = Keys::from_request(options.key.clone(), options.range_end.clone());
+        self.watched.push(Watched {
+            watcher,
+            options,
+            keys,
+            start,
+            received: start - 1,
+            over: false,
+        });
+    }
+
+    fn recv(&mut self, n: usize) {
+        let compacted = self.store.history.compacted_revision();
+        let published = self.published();
+        let watched = &mut self.watched[n];
+        match recv_now(&mut watched.watcher) {
+            Poll::Pending => {
+                assert!(!watched.over);
+                let owed = watched.owed(&self.written, watched.received + 1, published);
+                assert!(owed.is_empty(), "waits, and is owed {owed:?}");
+            }
+            Poll::Ready(None) => assert!(watched.over),
+            Poll::Ready(Some(WatchOutput::Compacted { compact_revision })) => {
+                assert!(!watched.over);
+                assert_eq!(compact_revision, compacted);
+                assert!(
+                    watched.received + 1 < compacted,
+                    "had received {}",
+                    watched.received
+                );
+                watched.over = true;
+            }
+            Poll::Ready(Some(WatchOutput::Events { revision, events })) => {
+                assert!(!watched.over);
+                assert!(revision <= published, "{revision} has not been published");
+                let owed = watched.owed(&self.written, watched.received + 1, revision);
+                assert_same(&events, &owed, compacted);
+                watched.received = revision;
+            }
+        }
+    }
+
+    fn check_progress(&mut self, n: usize) {
+        let published = self.published();
+        let watched = &self.watched[n];
+        if let Some(progress) = watched.watcher.progress() {
+            assert!(!watched.over);
+            assert_eq!(progress, published);
+            assert!(progress >= watched.received && progress + 1 >= watched.start);
+            let owed = watched.owed(&self.written, watched.received + 1, progress);
+            assert!(owed.is_empty(), "progress {progress}, and is owed {owed:?}");
+        }
+    }
+
+    fn published(&self) -> i64 {
+        self.unpublished
+            .as_ref()
+            .map_or(self.store.revision(), |(revision, _, _)| revision - 1)
+    }
+}
+
+impl Watched {
+    fn owed(&self, written: &BTreeMap<i64, Vec<Event>>, from: i64, to: i64) -> Vec<Event> {
+        let range = from.max(self.start)..=to;
+        let events = if range.is_empty() {
+            None
+        } else {
+            Some(written.range(range))
+        };
+        let mut owed = Vec::new();
+        for event in events.into_iter().flatten().flat_map(|(_, events)| events) {
+            let is_delete = event.r#type == EventType::Delete as i32;
+            let filtered = if is_delete {
+                self.options.no_delete
+            } else {
+                self.options.no_put
+            };
+            if filtered || !watches(&self.keys, key_of(event)) {
+                continue;
+            }
+            let mut event = event.clone();
+            if is_delete {
+                event.kv.as_mut().unwrap().lease = 0;
+            }
+            event.prev_kv = event.prev_kv.filter(|_| self.options.prev_kv);
+            owed.push(event);
+        }
+        owed
+    }
+}
+
+fn assert_same(events: &[Event], owed: &[Event], compacted: i64) {
+    assert_eq!(events.len(), owed.len(), "{events:?}\nowed: {owed:?}");
+    for (event, owed) in events.iter().zip(owed) {
+        assert_eq!((event.r#type, &event.kv), (owed.r#type, &owed.kv));
+        let compacted_away = event.prev_kv.is_none() && owed.kv.as_ref().unwrap().mod_revision <= compacted;
+        assert!(
+            event.prev_kv == owed.prev_kv || compacted_away,
+            "{event:?}\nowed: {owed:?}"
+        );
+    }
+}
+
+proptest! {
+    // A failure is written with its seed to `proptest-regressions/`, and tried first from then on.
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn every_watcher_gets_what_it_is_owed(
+        buffer_events in 1_usize..8,
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut model = Model::new(buffer_events);
+        for step in steps {
+            model.run(step);
+        }
+        model.publish();
+        // In the end everyone has everything, or was told why not.
+        for n in 0..model.watched.len() {
+            while !model.watched[n].over {
+                let before = model.watched[n].received;
+                model.recv(n);
+                if model.watched[n].received == before {
+                    break;
+                }
+            }
+            model.check_progress(n);
+        }
+    }
+}
