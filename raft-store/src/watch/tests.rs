@@ -372,6 +372,66 @@ fn watchers_end_with_the_store_after_what_is_queued() {
 }
 
 #[test]
+fn compaction_during_a_read_of_history_is_noticed_after_it() {
+    let mut store = FakeStore::new(16);
+    for value in ["1", "2", "3"] {
+        store.put("a", value);
+    }
+    store.history.compact_in_next_read.store(4, Ordering::SeqCst);
+    let options = WatchOptions {
+        start_revision: 2,
+        ..options("a", "")
+    };
+    check(
+        &mut store.hub.watch(options),
+        &expect![[r#"
+        compacted 4
+        end
+    "#]],
+    );
+}
+
+#[test]
+fn batches_end_between_revisions() {
+    let mut store = FakeStore::new(10_000);
+    let mut synced = store.hub.watch(options("a", "z"));
+    for _ in 0..900 {
+        store.write(&[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]);
+    }
+    let mut behind = store.hub.watch(WatchOptions {
+        start_revision: 2,
+        ..options("a", "z")
+    });
+    for watcher in [&mut synced, &mut behind] {
+        let mut sizes = Vec::new();
+        while let Poll::Ready(Some(WatchOutput::Events { events, .. })) = recv_now(watcher) {
+            sizes.push(events.len());
+        }
+        assert_eq!(sizes, [1002, 1002, 696]);
+    }
+}
+
+#[test]
+fn what_a_watcher_pins_in_memory_is_bounded_in_bytes_too() {
+    let mut store = FakeStore::new(10_000);
+    let mut watcher = store.hub.watch(options("a", ""));
+    let value = "x".repeat(1 << 20);
+    for _ in 0..20 {
+        store.put("a", &value);
+    }
+    let (mut queued, mut last) = (0, 1);
+    while let Poll::Ready(Some(WatchOutput::Events { revision, events })) = recv_now(&mut watcher) {
+        assert_eq!(events.len(), 1, "a batch of a megabyte is full");
+        assert_eq!(revision, last + 1);
+        last = revision;
+        if store.history.reads.load(Ordering::SeqCst) == 0 {
+            queued += 1;
+        }
+    }
+    assert_eq!((queued, last), (7, 21));
+}
+
+#[test]
 fn many_watchers_of_other_keys_cost_a_put_nothing() {
     let mut store = FakeStore::new(4);
     let mut others: Vec<Watcher> = (0..10_000)
@@ -555,7 +615,7 @@ impl Model {
                 self.watch(
                     keys,
                     start,
-                    WatchOptions {
+                    &WatchOptions {
                         prev_kv,
                         no_put,
                         no_delete,
@@ -621,7 +681,7 @@ impl Model {
         self.unpublished = Some((revision, events, wanted));
     }
 
-    fn watch(&mut self, (from, to): (u8, u8), start: Option<i64>, flags: WatchOptions) {
+    fn watch(&mut self, (from, to): (u8, u8), start: Option<i64>, flags: &WatchOptions) {
         let end = match to {
             7 => "\0".to_owned(),
             to if to > from => format!("k{to}"),
