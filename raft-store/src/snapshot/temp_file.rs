@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +34,13 @@ impl TempFile {
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = dir.join(format!("snapshot-{number}.{EXTENSION}"));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            // For the agent alone: it holds everybody's values.
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+            {
                 Ok(file) => {
                     return Ok(TempFile {
                         file,

@@ -27,6 +27,8 @@ pub(super) struct FakeHistory {
     pub(super) scan_limit: AtomicUsize,
     pub(super) reads: AtomicUsize,
     pub(super) fails: AtomicBool,
+    /// Unless 0: compaction comes right after the next read, before the reader goes on.
+    pub(super) compact_in_next_read: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,13 @@ impl History for FakeHistory {
             if *revision > query.to {
                 break;
             }
-            if scanned == limit || answer.events.len() >= query.max_events {
+            let bytes: usize = answer
+                .events
+                .iter()
+                .filter_map(|event| event.kv.as_ref())
+                .map(size_of)
+                .sum();
+            if scanned == limit || answer.events.len() >= query.max_events || bytes >= query.max_bytes {
                 answer.through = revision - 1;
                 break;
             }
@@ -93,8 +101,14 @@ impl History for FakeHistory {
                 }
             }));
         }
+        let compact_revision = self.compact_in_next_read.swap(0, Ordering::SeqCst);
+        self.compacted.fetch_max(compact_revision, Ordering::SeqCst);
         Ok(answer)
     }
+}
+
+fn size_of(kv: &KeyValue) -> usize {
+    kv.key.len() + kv.value.len()
 }
 
 impl FakeStore {

@@ -317,3 +317,71 @@ fn as_seen(mut event: Event, prev_kv: bool) -> Event {
     }
     event
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put(revision: i64) -> Arc<Published> {
+        let kv = KeyValue {
+            key: Bytes::from_static(b"a"),
+            mod_revision: revision,
+            ..KeyValue::default()
+        };
+        Published::new(
+            revision,
+            Event {
+                kv: Some(kv),
+                ..Event::default()
+            },
+        )
+        .unwrap()
+    }
+
+    fn synced(max_events: usize) -> Inbox {
+        let inbox = Inbox::new(0, WatchOptions::default(), 2, max_events);
+        assert!(inbox.try_sync(1));
+        inbox
+    }
+
+    fn revisions(next: Next) -> Vec<i64> {
+        match next {
+            Next::Batch(batch) => batch.iter().map(|published| published.revision()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The receiver may look in the middle of a publication.
+    #[test]
+    fn a_revision_is_not_seen_before_it_is_complete() {
+        let inbox = synced(8);
+        assert_eq!(inbox.offer(&put(2)), Offer::First);
+        assert!(matches!(inbox.next(), Next::Wait));
+        assert_eq!(inbox.offer(&put(2)), Offer::Taken);
+        assert!(!inbox.has_received(1));
+        inbox.complete_revision();
+        assert_eq!(inbox.offer(&put(3)), Offer::First);
+        assert_eq!(revisions(inbox.next()), [2, 2]);
+        assert!(matches!(inbox.next(), Next::Wait));
+        inbox.complete_revision();
+        assert_eq!(revisions(inbox.next()), [3]);
+        assert!(inbox.has_received(3));
+    }
+
+    #[test]
+    fn an_overflow_takes_the_started_revision_back() {
+        let inbox = synced(3);
+        inbox.offer(&put(2));
+        inbox.complete_revision();
+        assert_eq!(inbox.offer(&put(3)), Offer::First);
+        assert_eq!(inbox.offer(&put(3)), Offer::Taken);
+        assert_eq!(inbox.offer(&put(3)), Offer::FellBehind);
+        assert_eq!(inbox.offer(&put(3)), Offer::Ignored);
+        inbox.complete_revision();
+        assert_eq!(revisions(inbox.next()), [2]);
+        assert!(matches!(inbox.next(), Next::CatchUp(3)));
+        assert_eq!(inbox.state.lock().queued_bytes, 0);
+    }
+}

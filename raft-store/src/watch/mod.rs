@@ -112,4 +112,6 @@ pub(crate) enum HistoryError {
 #[cfg(test)]
 mod fake_store;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
