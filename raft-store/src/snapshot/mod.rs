@@ -3,8 +3,10 @@
 //! It owns the file format and its durability: a snapshot is written or received under a temporary name, synced,
 //! verified, and only then kept under its own. It does not know what the records mean: that is the store's.
 
+mod build;
 mod codec;
 mod file;
+mod install;
 mod receiver;
 
 use std::io;
@@ -13,8 +15,11 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use build::SnapshotBuilder;
+pub(crate) use build::{Capture, Snapshot, Snapshots};
 pub use file::SnapshotFile;
-pub(crate) use file::{SnapshotReader, SnapshotWriter, remove_leftovers};
+pub(crate) use file::{SnapshotWriter, remove_leftovers};
+pub(crate) use install::{build_state, empty_state};
 pub use receiver::SnapshotReceiver;
 
 /// One record of a snapshot, as the store wrote it.
