@@ -1,39 +1,72 @@
-//! Snapshot files: written once, verified before use, read as a stream of records.
+//! A snapshot file that was verified.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Record, SnapshotError};
+use super::SnapshotError;
+use super::reader::SnapshotReader;
+use super::temp_file::{self, TempPath};
 use crate::raft_types::SnapshotMeta;
 
 /// A complete, verified snapshot file, open for reading. openraft's `SnapshotData`.
 ///
 /// Cheap to clone. One that was not kept (see [`SnapshotFile::keep`]) is deleted with its last clone.
 #[derive(Clone, Debug)]
-pub struct SnapshotFile;
+pub struct SnapshotFile {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    location: Location,
+    size_bytes: u64,
+    meta: SnapshotMeta,
+}
+
+#[derive(Debug)]
+enum Location {
+    Kept(PathBuf),
+    Temporary(TempPath),
+}
 
 impl SnapshotFile {
     /// Opens and verifies a kept snapshot: every record and the hash of the whole.
     ///
     /// # Errors
     /// When the disk fails, or the file is not exactly what was written.
-    pub(crate) fn open(_path: &Path) -> Result<SnapshotFile, SnapshotError> {
-        todo!()
+    pub(crate) fn open(path: &Path) -> Result<SnapshotFile, SnapshotError> {
+        SnapshotFile::verified(Location::Kept(path.to_owned()))
+    }
+
+    pub(super) fn temporary(path: TempPath) -> Result<SnapshotFile, SnapshotError> {
+        SnapshotFile::verified(Location::Temporary(path))
+    }
+
+    fn verified(location: Location) -> Result<SnapshotFile, SnapshotError> {
+        let (meta, size_bytes) = SnapshotReader::open(location.path())?.verify()?;
+        Ok(SnapshotFile {
+            inner: Arc::new(Inner {
+                location,
+                size_bytes,
+                meta,
+            }),
+        })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
-        todo!()
+        self.inner.location.path()
     }
 
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.inner.size_bytes
     }
 
     /// The log position and membership that the records stand for.
     #[must_use]
     pub fn meta(&self) -> &SnapshotMeta {
-        todo!()
+        &self.inner.meta
     }
 
     /// The records from the first on. Memory is bounded by the largest record.
@@ -41,7 +74,7 @@ impl SnapshotFile {
     /// # Errors
     /// When the file cannot be opened.
     pub(crate) fn reader(&self) -> Result<SnapshotReader, SnapshotError> {
-        todo!()
+        SnapshotReader::open(self.path())
     }
 
     /// Keeps the file under `path` (same file system), durably, replacing what was there. `self` and its clones
@@ -49,55 +82,24 @@ impl SnapshotFile {
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn keep(&self, _path: &Path) -> Result<SnapshotFile, SnapshotError> {
-        todo!()
+    pub(crate) fn keep(&self, path: &Path) -> Result<SnapshotFile, SnapshotError> {
+        temp_file::link(self.path(), path)?;
+        let inner = Inner {
+            location: Location::Kept(path.to_owned()),
+            size_bytes: self.inner.size_bytes,
+            meta: self.inner.meta.clone(),
+        };
+        Ok(SnapshotFile {
+            inner: Arc::new(inner),
+        })
     }
 }
 
-/// Yields the records of one snapshot, in the order written; checks each again. Ends after an error.
-#[derive(Debug)]
-pub(crate) struct SnapshotReader;
-
-impl Iterator for SnapshotReader {
-    type Item = Result<Record, SnapshotError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+impl Location {
+    fn path(&self) -> &Path {
+        match self {
+            Location::Kept(path) => path,
+            Location::Temporary(path) => path.as_path(),
+        }
     }
-}
-
-/// A snapshot being written. Dropped before [`SnapshotWriter::finish`], it leaves nothing behind.
-#[derive(Debug)]
-pub(crate) struct SnapshotWriter;
-
-impl SnapshotWriter {
-    /// Starts a temporary file in `dir`, which exists.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub(crate) fn create(_dir: &Path, _meta: &SnapshotMeta) -> Result<SnapshotWriter, SnapshotError> {
-        todo!()
-    }
-
-    /// # Errors
-    /// When the disk fails, or the record is larger than the format allows.
-    pub(crate) fn append(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// Writes the trailer and syncs. The result is temporary until [`SnapshotFile::keep`].
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub(crate) fn finish(self) -> Result<SnapshotFile, SnapshotError> {
-        todo!()
-    }
-}
-
-/// Deletes the temporary files that a killed process left in `dir`. Call it at start, before any is made.
-///
-/// # Errors
-/// When the disk fails.
-pub(crate) fn remove_leftovers(_dir: &Path) -> Result<(), SnapshotError> {
-    todo!()
 }

@@ -7,7 +7,11 @@
 //! What it must not do: make the writer wait for a watcher, call [`History`] while it holds a lock (the store may
 //! publish while it holds its own), split a revision, or keep more for a watcher than its buffer.
 
+mod group;
 mod hub;
+mod inbox;
+mod key_range;
+mod range_tree;
 mod watcher;
 
 use bytes::Bytes;
@@ -104,3 +108,10 @@ pub(crate) enum HistoryError {
     #[error("the store failed")]
     Failed,
 }
+
+#[cfg(test)]
+mod fake_store;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
