@@ -22,13 +22,18 @@ impl Headers {
         }
     }
 
+    /// What this member sees of its group now.
+    pub(super) fn view(&self) -> RaftView {
+        *self.view.borrow()
+    }
+
     /// A header at `revision`; 0 where etcd gives none.
     pub(super) fn at(&self, revision: i64) -> ResponseHeader {
         ResponseHeader {
             cluster_id: self.cluster_id,
             member_id: self.member_id,
             revision,
-            raft_term: self.view.borrow().term,
+            raft_term: self.view().term,
         }
     }
 }

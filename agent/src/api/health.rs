@@ -108,7 +108,7 @@ impl ProbeQuery {
 /// `/health`: is the group well, as this member sees it; with `serializable=true`, only this member.
 pub(super) async fn health(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
     let query = ProbeQuery::parse(query.as_deref());
-    let has_leader = api.node.raft_view().borrow().leader != 0;
+    let has_leader = api.view().leader != 0;
     let reason = match verdict(&query, &api.node.store().alarms(), has_leader) {
         Ok(()) => match read(&api, query.serializable).await {
             Ok(()) => None,
@@ -252,7 +252,7 @@ async fn read(api: &Api, serializable: bool) -> Result<(), ApiError> {
         api.node.store().range(&request)?;
         Ok(())
     };
-    tokio::time::timeout(api.options.request_timeout, reading)
+    tokio::time::timeout(api.node.timeouts().request, reading)
         .await
         .unwrap_or(Err(ApiError::TimedOut))
 }

@@ -35,7 +35,7 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
 
 /// What the node and the store know at the time of a scrape.
 fn sample(api: &Api) -> NodeSample {
-    let view = *api.node.raft_view().borrow();
+    let view = api.view();
     let store = api.node.store();
     let (db_bytes, db_in_use_bytes) = store.size_bytes();
     NodeSample {

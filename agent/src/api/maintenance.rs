@@ -59,7 +59,7 @@ impl Maintenance for MaintenanceService {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let MaintenanceService(api) = self;
         api.admit(request.metadata(), Needs::AnyMember)?;
-        let view = *api.node.raft_view().borrow();
+        let view = api.view();
         let store = api.node.store();
         let (on_disk_bytes, live_bytes) = store.size_bytes();
         let mut errors: Vec<String> = store.alarms().iter().map(alarm_text).collect();

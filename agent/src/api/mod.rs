@@ -39,7 +39,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::node::Node;
+use crate::node::{Node, RaftView};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use header::Headers;
@@ -62,10 +62,6 @@ pub struct ApiOptions {
     pub max_request_bytes: usize,
     /// The most operations in a transaction.
     pub max_txn_ops: usize,
-    /// How long a health check may take. Calls are bounded by the node itself.
-    pub request_timeout: Duration,
-    /// Streams that require a leader end when there is none for three of these.
-    pub election_timeout: Duration,
     /// How often an idle watch that asked for it hears how far it is; a tenth is added at random.
     pub progress_notify_interval: Duration,
     /// The most watches on one stream.
@@ -79,8 +75,6 @@ impl Default for ApiOptions {
         ApiOptions {
             max_request_bytes: 1536 * 1024,
             max_txn_ops: 128,
-            request_timeout: Duration::from_secs(7),
-            election_timeout: Duration::from_secs(1),
             progress_notify_interval: Duration::from_secs(600),
             max_watches_per_stream: 65_536,
             quota_bytes: 0,
@@ -103,6 +97,18 @@ pub struct ApiContext {
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
     pub shutdown: Shutdown,
+}
+
+impl ApiContext {
+    #[must_use]
+    pub fn new(node: Node, options: ApiOptions, shutdown: Shutdown) -> ApiContext {
+        ApiContext {
+            node,
+            options,
+            metrics: Metrics::new(),
+            shutdown,
+        }
+    }
 }
 
 /// Everything a client can reach, for HTTP/1.1 and HTTP/2 alike.
@@ -159,10 +165,14 @@ impl Api {
         }
     }
 
+    /// What this member sees of its group now.
+    fn view(&self) -> RaftView {
+        self.headers.view()
+    }
+
     /// The first thing every call does.
     fn admit(&self, metadata: &MetadataMap, needs: Needs) -> Result<Caller, ApiError> {
-        let view = *self.node.raft_view().borrow();
-        interceptor::admit(metadata, &view, needs)
+        interceptor::admit(metadata, &self.view(), needs)
     }
 
     /// A header at the store's revision now.
@@ -190,7 +200,7 @@ impl Api {
     /// Completes when a stream must end although its client goes on, and says why.
     async fn stream_must_end(&self, caller: &Caller) -> ApiError {
         if caller.requires_leader {
-            let patience = self.options.election_timeout.saturating_mul(3);
+            let patience = self.node.timeouts().election.saturating_mul(3);
             tokio::select! {
                 () = interceptor::leader_lost(self.node.raft_view(), patience) => ApiError::NoLeader,
                 () = self.shutdown.cancelled() => ApiError::Stopped,
