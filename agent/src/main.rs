@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn run_member(arguments: &RunArgs) -> ExitCode {
     if let Err(error) = telemetry::init_logging(&arguments.log_level, arguments.log_format == LogFormat::Json)
     {
-        return fail(&error);
+        return fail(&error.into());
     }
     let config = match arguments.check() {
         Ok(config) => config,
