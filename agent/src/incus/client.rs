@@ -112,7 +112,7 @@ impl Incus {
     pub async fn get(&self, kind: Kind, project: &str, name: &str) -> Result<Option<Live>, IncusError> {
         match self.read(&path::object(kind, project, name)?).await {
             Ok((object, etag)) => Ok(Some(Live { object, etag })),
-            Err(IncusError::NotFound) => Ok(None),
+            Err(IncusError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -250,7 +250,7 @@ impl Incus {
     pub async fn image_alias_exists(&self, project: &str, alias: &str) -> Result<bool, IncusError> {
         match self.read(&path::image_alias(project, alias)?).await {
             Ok(_) => Ok(true),
-            Err(IncusError::NotFound) => Ok(false),
+            Err(IncusError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -15,9 +15,9 @@ pub enum IncusError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// No such object, or no such project.
-    #[error("not found")]
-    NotFound,
+    /// Something the request names is not there: the object, its project, or, in a write, a profile it refers to.
+    #[error("not found: {message}")]
+    NotFound { message: String },
     /// The object changed since its ETag was read: read it again, then decide again.
     #[error("changed since it was read")]
     PreconditionFailed,
@@ -55,7 +55,7 @@ impl IncusError {
             | Self::Timeout { .. }
             | Self::OperationLost => true,
             Self::Refused { status, .. } => matches!(status, 429 | 503),
-            Self::NotFound
+            Self::NotFound { .. }
             | Self::OperationFailed { .. }
             | Self::BadAnswer { .. }
             | Self::BadName { .. }

@@ -42,7 +42,7 @@ pub(super) async fn wait(
             .get(&format!("{path}?timeout={seconds}"), request_limit)
             .await
         {
-            Err(IncusError::NotFound) => return Ok(Outcome::Forgotten),
+            Err(IncusError::NotFound { .. }) => return Ok(Outcome::Forgotten),
             answer => answer?,
         };
         let Answer::Sync { metadata, .. } = answer else {

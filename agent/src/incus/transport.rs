@@ -178,7 +178,7 @@ fn refusal(envelope: &Value, http_status: u16) -> IncusError {
         .and_then(Value::as_u64)
         .and_then(|code| u16::try_from(code).ok());
     match code.filter(|code| *code != 0).unwrap_or(http_status) {
-        404 => IncusError::NotFound,
+        404 => IncusError::NotFound { message },
         412 => IncusError::PreconditionFailed,
         status => IncusError::Refused { status, message },
     }
