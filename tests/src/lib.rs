@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod etcdctl;
 pub mod load;
 pub mod names;
 pub mod notes;

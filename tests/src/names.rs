@@ -13,15 +13,23 @@ pub struct Names {
 }
 
 impl Names {
+    /// Members are numbered from `first` on, around: what the first says looks the same whichever it is.
+    ///
     /// # Panics
     /// When the cluster does not tell its members.
-    pub async fn of(cluster: &Cluster) -> Names {
+    pub async fn of(cluster: &Cluster, first: usize) -> Names {
         let mut names = Names::default();
         let status = cluster.client(0).status().await.expect("status");
         let cluster_id = status.header.map_or(0, |header| header.cluster_id);
         names.id(cluster_id, "<cluster>");
         let members = cluster.client(0).member_list().await.expect("member list");
-        for (i, member) in cluster.members().iter().enumerate() {
+        for (at, member) in cluster.members().iter().enumerate() {
+            let i = (at + cluster.len() - first) % cluster.len();
+            names.replace(
+                &format!("\"name\":\"{}\"", member.name),
+                &format!("\"name\":\"<name{i}>\""),
+            );
+            names.replace(&format!(", {}, ", member.name), &format!(", <name{i}>, "));
             names.replace(&member.client_url, &format!("<client{i}>"));
             names.replace(
                 member.client_url.trim_start_matches("http://"),
@@ -40,6 +48,11 @@ impl Names {
 
     /// Names an id, in the hexadecimal and the decimal way of writing it.
     fn id(&mut self, id: u64, name: &str) {
+        // A short number would be found within others.
+        assert!(
+            id > 1 << 32,
+            "{name} has the id {id}, too small to tell it from other numbers"
+        );
         self.replace(&format!("{id:x}"), name);
         self.replace(&format!("{id:016x}"), name);
         self.replace(&id.to_string(), name);

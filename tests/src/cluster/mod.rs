@@ -19,7 +19,6 @@ pub use member::Member;
 pub use subject::Subject;
 
 use crate::client::Client;
-use crate::names::Names;
 use crate::wait::{self, PATIENCE};
 
 /// How a cluster is started, beyond the defaults of [`Cluster::start`].
@@ -267,11 +266,6 @@ impl Cluster {
         let leader = self.leader().await;
         let mut running = (0..self.len()).filter(|&i| i != leader && self.members[i].is_running());
         running.next().expect("a running follower")
-    }
-
-    /// Readable names for this cluster's ids and addresses.
-    pub async fn names(&self) -> Names {
-        Names::of(self).await
     }
 
     fn command(&self, i: usize) -> Command {
