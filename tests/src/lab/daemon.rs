@@ -45,7 +45,10 @@ impl IncusDaemon {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {INCUSD}"))?;
-        let mut daemon = Self { dir: dir.to_owned(), child: Some(child) };
+        let mut daemon = Self {
+            dir: dir.to_owned(),
+            child: Some(child),
+        };
         daemon.wait_for_socket()?;
         daemon.prepare()?;
         Ok(daemon)
@@ -88,7 +91,10 @@ impl IncusDaemon {
                     continue;
                 }
             };
-            bail!("{why}\n{}", fs::read_to_string(self.dir.join("incusd.log")).unwrap_or_default());
+            bail!(
+                "{why}\n{}",
+                fs::read_to_string(self.dir.join("incusd.log")).unwrap_or_default()
+            );
         }
         // The socket is there a little before the daemon is ready.
         self.incus(&["admin", "waitready", "--timeout=60"]).map(drop)
@@ -97,15 +103,28 @@ impl IncusDaemon {
     fn prepare(&self) -> anyhow::Result<()> {
         let build = tempfile::tempdir()?;
         let image = image::build(build.path())?;
-        let image = image.to_str().context("the temporary directory's name is not UTF-8")?;
+        let image = image
+            .to_str()
+            .context("the temporary directory's name is not UTF-8")?;
         self.incus(&["image", "import", image, "--alias", "busybox"])?;
         self.incus(&["storage", "create", "default", "dir"])?;
-        self.incus(&["profile", "device", "add", "default", "root", "disk", "path=/", "pool=default"])?;
+        self.incus(&[
+            "profile",
+            "device",
+            "add",
+            "default",
+            "root",
+            "disk",
+            "path=/",
+            "pool=default",
+        ])?;
         Ok(())
     }
 
     fn clean_up(&mut self) -> anyhow::Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         let stopped = self.stop_instances();
         end(&mut child)?;
         leftovers::kill_processes(&self.dir);
@@ -119,9 +138,16 @@ impl IncusDaemon {
         let listed = self.incus(&["list", "--all-projects", "--format=json"])?;
         let instances: Vec<Value> = serde_json::from_str(&listed)?;
         let text = |instance: &Value, field: &str| {
-            instance.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+            instance
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
         };
-        for instance in instances.iter().filter(|instance| text(instance, "status") != "Stopped") {
+        for instance in instances
+            .iter()
+            .filter(|instance| text(instance, "status") != "Stopped")
+        {
             let (name, project) = (text(instance, "name"), text(instance, "project"));
             self.incus(&["stop", "--force", "--project", &project, &name])?;
         }
@@ -132,16 +158,26 @@ impl IncusDaemon {
 impl Drop for IncusDaemon {
     fn drop(&mut self) {
         if let Err(error) = self.clean_up() {
-            eprintln!("the incusd in {} was not stopped cleanly: {error:#}", self.dir.display());
+            eprintln!(
+                "the incusd in {} was not stopped cleanly: {error:#}",
+                self.dir.display()
+            );
         }
     }
 }
 
 /// Runs a command to its end and returns what it prints.
 pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -165,7 +201,11 @@ fn end(child: &mut Child) -> anyhow::Result<()> {
 fn check_passable(dir: &Path) -> anyhow::Result<()> {
     for parent in dir.ancestors().skip(1) {
         let mode = fs::metadata(parent)?.permissions().mode();
-        anyhow::ensure!(mode & 0o001 != 0, "containers cannot pass through {}: mode {mode:o}", parent.display());
+        anyhow::ensure!(
+            mode & 0o001 != 0,
+            "containers cannot pass through {}: mode {mode:o}",
+            parent.display()
+        );
     }
     Ok(())
 }

@@ -20,7 +20,9 @@ pub(super) fn available() -> Result<(), String> {
     if Path::new(BUSYBOX).exists() && Path::new(PACKAGE).exists() {
         Ok(())
     } else {
-        Err(format!("no static {BUSYBOX}: tests/install-incus installs busybox-static"))
+        Err(format!(
+            "no static {BUSYBOX}: tests/install-incus installs busybox-static"
+        ))
     }
 }
 
@@ -40,7 +42,10 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     fs::write(dir.join("metadata.yaml"), metadata)?;
     let image = dir.join("busybox.tar.gz");
     let mut tar = std::process::Command::new("tar");
-    tar.args(["--numeric-owner", "--owner=0", "--group=0", "-czf"]).arg(&image).arg("-C").arg(dir);
+    tar.args(["--numeric-owner", "--owner=0", "--group=0", "-czf"])
+        .arg(&image)
+        .arg("-C")
+        .arg(dir);
     run(tar.args(["metadata.yaml", "rootfs"]))?;
     Ok(image)
 }

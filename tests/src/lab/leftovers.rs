@@ -37,8 +37,12 @@ pub(super) fn kill_processes(dir: &Path) {
 
 /// The processes, this one aside, whose command line has `dir` in it.
 pub(super) fn processes(dir: &Path) -> Vec<Pid> {
-    let Some(dir) = dir.to_str() else { return Vec::new() };
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Some(dir) = dir.to_str() else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .map(Pid::from_raw)

@@ -67,7 +67,11 @@ impl Lab {
         // All are joined before the first error is returned, so that those that did start are stopped.
         let started: Vec<_> = starting
             .into_iter()
-            .map(|daemon| daemon.join().unwrap_or_else(|_| Err(anyhow!("starting a daemon panicked"))))
+            .map(|daemon| {
+                daemon
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("starting a daemon panicked")))
+            })
             .collect();
         let daemons = started.into_iter().collect::<anyhow::Result<_>>()?;
         Ok(Self { daemons, _dir: dir })

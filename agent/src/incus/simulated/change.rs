@@ -31,6 +31,21 @@ const NAMESPACES: [&str; 17] = [
     "snapshots",
 ];
 
+const DEVICE_TYPES: [&str; 12] = [
+    "none",
+    "nic",
+    "disk",
+    "unix-char",
+    "unix-block",
+    "usb",
+    "gpu",
+    "infiniband",
+    "proxy",
+    "unix-hotplug",
+    "tpm",
+    "pci",
+];
+
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -89,9 +104,8 @@ pub(super) fn image_alias_exists(alias: &str) -> bool {
 }
 
 pub(super) fn create_project(world: &mut World, body: Body) -> Changed {
-    let name = new_name(body.name)?;
-    let config = body.config.unwrap_or_default();
-    check_keys(&config).map_err(|message| at_once(400, message))?;
+    let name = new_name(body.name.as_deref())?;
+    check_body(&body).map_err(|message| at_once(400, message))?;
     if world.projects.contains_key(&name) {
         return Err(at_once(
             500,
@@ -100,7 +114,7 @@ pub(super) fn create_project(world: &mut World, body: Body) -> Changed {
     }
     check_room(world.projects.len())?;
     let mut project = Project {
-        config: with_features(config),
+        config: with_features(body.config.unwrap_or_default()),
         description: body.description.unwrap_or_default(),
         ..Project::default()
     };
@@ -112,9 +126,8 @@ pub(super) fn create_project(world: &mut World, body: Body) -> Changed {
 /// Both kinds of update replace a project's whole config: this is how Incus has it.
 pub(super) fn update_project(world: &mut World, name: &str, body: Body, update: Update) -> Changed {
     let project = project_mut(world, name)?;
-    let config = body.config.unwrap_or_default();
-    check_keys(&config).map_err(|message| at_once(400, message))?;
-    project.config = config;
+    check_body(&body).map_err(|message| at_once(400, message))?;
+    project.config = body.config.unwrap_or_default();
     if let Some(description) = updated(body.description, update) {
         project.description = description;
     }
@@ -135,8 +148,8 @@ pub(super) fn delete_project(world: &mut World, name: &str) -> Changed {
 }
 
 pub(super) fn create_profile(world: &mut World, project: &str, body: Body) -> Changed {
-    let name = new_name(body.name)?;
-    check_keys(body.config.as_ref().unwrap_or(&Config::new())).map_err(|message| at_once(400, message))?;
+    let name = new_name(body.name.as_deref())?;
+    check_body(&body).map_err(|message| at_once(400, message))?;
     let owner = world.profile_project(project);
     let profiles = &mut project_mut(world, owner)?.profiles;
     if profiles.contains_key(&name) {
@@ -167,7 +180,7 @@ pub(super) fn update_profile(
         .profiles
         .get_mut(name)
         .ok_or_else(|| not_found("Profile not found"))?;
-    check_keys(body.config.as_ref().unwrap_or(&Config::new())).map_err(|message| at_once(400, message))?;
+    check_body(&body).map_err(|message| at_once(400, message))?;
     update_config(&mut profile.config, body.config, update);
     update_devices(&mut profile.devices, body.devices, update);
     if let Some(description) = updated(body.description, update) {
@@ -194,13 +207,13 @@ pub(super) fn delete_profile(world: &mut World, project: &str, name: &str) -> Ch
 /// `new_uuid` becomes the instance's `volatile.uuid`.
 pub(super) fn create_instance(world: &mut World, project: &str, body: Body, new_uuid: &str) -> Changed {
     project_mut(world, project)?;
-    let name = body.name.unwrap_or_default();
+    let name = body.name.clone().unwrap_or_default();
     check_hostname(&name)?;
-    let kind = body.kind.unwrap_or_else(|| "container".to_owned());
+    let kind = body.kind.clone().unwrap_or_else(|| "container".to_owned());
     if !matches!(kind.as_str(), "container" | "virtual-machine") {
         return Err(at_once(400, format!("Invalid instance type: {kind:?}")));
     }
-    let profiles = body.profiles.unwrap_or_else(|| vec![DEFAULT.to_owned()]);
+    let profiles = body.profiles.clone().unwrap_or_else(|| vec![DEFAULT.to_owned()]);
     if let Some(missing) = profiles
         .iter()
         .find(|profile| world.profile(project, profile).is_none())
@@ -213,8 +226,8 @@ pub(super) fn create_instance(world: &mut World, project: &str, body: Body, new_
     if !has_image(&body.source) {
         return Err(in_operation(500, "Image not provided for instance creation"));
     }
+    check_body(&body).map_err(|message| in_operation(500, message))?;
     let mut config = body.config.unwrap_or_default();
-    check_keys(&config).map_err(|message| in_operation(500, message))?;
     add_volatile(&mut config, &kind, new_uuid);
     let instance = Instance {
         kind,
@@ -252,6 +265,7 @@ pub(super) fn update_instance(
         Update::Merge => |status, message| Refusal::AtOnce { status, message },
     };
     let mut instance = instance_mut(world, project, name)?.clone();
+    check_body(&body).map_err(|message| refuse(500, format!("Invalid config: {message}")))?;
     if let Some(profiles) = updated(body.profiles, update) {
         if profiles
             .iter()
@@ -262,8 +276,6 @@ pub(super) fn update_instance(
         instance.profiles = profiles;
     }
     let idmap_before = volatile_idmap(&instance.config);
-    check_keys(body.config.as_ref().unwrap_or(&Config::new()))
-        .map_err(|message| refuse(500, format!("Invalid config: {message}")))?;
     update_config(&mut instance.config, body.config, update);
     if volatile_idmap(&instance.config) != idmap_before {
         return Err(refuse(
@@ -424,6 +436,31 @@ fn check_root_disk(world: &World, project: &str, instance: &Instance) -> Result<
     }
 }
 
+/// Of a device's settings only those without which Incus takes none of its type.
+fn check_devices(devices: &Devices) -> Result<(), String> {
+    for (name, device) in devices {
+        let has = |key: &str| device.get(key).is_some_and(|value| !value.is_empty());
+        let kind = device.get("type").map(String::as_str).unwrap_or_default();
+        if !DEVICE_TYPES.contains(&kind) {
+            return Err(format!(
+                "Device validation failed for {name:?}: Unsupported device type {kind:?}"
+            ));
+        }
+        if kind == "disk" && !(has("path") && (has("source") || has("pool"))) {
+            return Err(format!(
+                "Device validation failed for {name:?}: a disk needs a path and a source"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a body brings, wherever it goes.
+fn check_body(body: &Body) -> Result<(), String> {
+    body.config.as_ref().map_or(Ok(()), check_keys)?;
+    body.devices.as_ref().map_or(Ok(()), check_devices)
+}
+
 fn check_keys(config: &Config) -> Result<(), String> {
     let unknown = config.keys().find(|key| {
         let namespace = key.split('.').next().unwrap_or_default();
@@ -432,14 +469,14 @@ fn check_keys(config: &Config) -> Result<(), String> {
     unknown.map_or(Ok(()), |key| Err(format!("Unknown configuration key: {key}")))
 }
 
-fn new_name(name: Option<String>) -> Result<String, Refusal> {
+fn new_name(name: Option<&str>) -> Result<String, Refusal> {
     let name = name.unwrap_or_default();
     if name.is_empty() {
         Err(at_once(400, "No name provided"))
-    } else if name.contains('/') || matches!(name.as_str(), "." | "..") {
+    } else if name.contains('/') || matches!(name, "." | "..") {
         Err(at_once(400, format!("Invalid name {name:?}")))
     } else {
-        Ok(name)
+        Ok(name.to_owned())
     }
 }
 

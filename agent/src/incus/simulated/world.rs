@@ -112,14 +112,17 @@ impl World {
 
     /// The project whose profiles this project uses: its own, or the default one's.
     pub(super) fn profile_project<'a>(&self, project: &'a str) -> &'a str {
-        let own = self
-            .projects
-            .get(project)
-            .and_then(|p| p.config.get("features.profiles"));
-        if own.is_some_and(|value| value == "true") {
-            project
-        } else {
-            DEFAULT
+        match self.projects.get(project) {
+            Some(known)
+                if known
+                    .config
+                    .get("features.profiles")
+                    .is_none_or(|value| value != "true") =>
+            {
+                DEFAULT
+            }
+            // One that is not there has no profiles either.
+            _ => project,
         }
     }
 
