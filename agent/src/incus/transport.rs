@@ -213,7 +213,7 @@ mod tests {
         );
         assert_eq!(
             check(404, r#"{"type":"error","error_code":404,"error":"no"}"#),
-            "not found"
+            "not found: no"
         );
         assert_eq!(
             check(412, r#"{"type":"error","error_code":412,"error":"no"}"#),
