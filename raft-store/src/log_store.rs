@@ -1,7 +1,7 @@
 //! openraft's view of the write-ahead log.
 //!
-//! Every change is made in memory and queued for the writer in one step, so both have the same order. Reads see memory
-//! at once; callbacks and [`RaftLogStorage::save_vote`] wait for the disk.
+//! Every change is made in memory and queued for the writer in one step, so both have the same order. Reads
+//! see memory at once; callbacks and [`RaftLogStorage::save_vote`] wait for the disk.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -32,8 +32,8 @@ const REPLICATION_BYTES: usize = 1 << 20;
 /// Entries read ahead for apply.
 const APPLY_BYTES: usize = 1 << 20;
 
-/// The log, shared: clones read and write the same one. The last one to go waits for what is queued to be written, and
-/// then gives the directory free.
+/// The log, shared: clones read and write the same one. The last one to go waits for what is queued to be
+/// written, and then gives the directory free.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     handle: Arc<Handle>,
@@ -62,8 +62,8 @@ impl Drop for WriterThread {
 }
 
 impl LogStore {
-    /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is locked until
-    /// the last clone is dropped.
+    /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is
+    /// locked until the last clone is dropped.
     ///
     /// # Errors
     /// See [`OpenLogError`].
@@ -82,8 +82,8 @@ impl LogStore {
         })
     }
 
-    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a log: a
-    /// bootstrap over existing data must never follow from a wrong permission.
+    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a
+    /// log: a bootstrap over existing data must never follow from a wrong permission.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
         match wal::list(dir) {
@@ -92,8 +92,8 @@ impl LogStore {
         }
     }
 
-    /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on which
-    /// file, and what a person can do.
+    /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on
+    /// which file, and what a person can do.
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.handle.shared.failed.subscribe()
@@ -202,7 +202,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.entries(start..end, REPLICATION_BYTES).await
     }
 
-    /// Reads ahead a bounded part at a time: a member that has far to catch up must not hold all of it in memory.
+    /// Reads ahead a bounded part at a time: a member that has far to catch up must not hold all of it in
+    /// memory.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -441,8 +442,8 @@ mod tests {
         );
     }
 
-    /// A truncation and a new entry at the same index, both before the first one is written: what is read from disk
-    /// later is the new one.
+    /// A truncation and a new entry at the same index, both before the first one is written: what is read
+    /// from disk later is the new one.
     #[tokio::test]
     async fn an_index_appended_twice_is_found_at_its_second_place() {
         let dir = tempfile::tempdir().unwrap();

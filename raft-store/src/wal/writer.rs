@@ -1,11 +1,11 @@
 //! The one thread that writes the log.
 //!
-//! It takes what is queued, writes it with one call, syncs it once, and then tells everyone whose records became
-//! durable. While it syncs, the next batch gathers in the queue: that is the whole of group commit, and the slower the
-//! disk, the larger the batches.
+//! It takes what is queued, writes it with one call, syncs it once, and then tells everyone whose records
+//! became durable. While it syncs, the next batch gathers in the queue: that is the whole of group commit,
+//! and the slower the disk, the larger the batches.
 //!
-//! Any failure is the end: it is reported to all who wait and in [`Shared::failed`], and no operation succeeds
-//! afterwards. A failed sync is never tried again.
+//! Any failure is the end: it is reported to all who wait and in [`Shared::failed`], and no operation
+//! succeeds afterwards. A failed sync is never tried again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -411,8 +411,8 @@ impl Writer {
         }
     }
 
-    /// Deletes the oldest segments, as far as everything in them is purged. One by one and each made sure of, so that a
-    /// crash never leaves a gap.
+    /// Deletes the oldest segments, as far as everything in them is purged. One by one and each made sure of,
+    /// so that a crash never leaves a gap.
     fn delete_purged(&mut self) -> Result<(), WriteError> {
         let purged = self.standing.purged.map(|purged| purged.index());
         while let Some(oldest) = self.closed.front()

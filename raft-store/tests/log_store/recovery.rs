@@ -25,7 +25,8 @@ async fn written(fixture: &Fixture, last: &[u8]) -> Contents {
     contents(&mut log).await
 }
 
-/// Checks that a start finds `expected`, that the log goes on from there, and that another start finds all of it.
+/// Checks that a start finds `expected`, that the log goes on from there, and that another start finds all of
+/// it.
 async fn check_goes_on(fixture: &Fixture, expected: &Contents) {
     let mut log = fixture.open();
     assert_eq!(contents(&mut log).await, *expected);
