@@ -10,6 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -93,6 +94,31 @@ impl fmt::Debug for Backend {
     }
 }
 
+/// Runs `read`, which opens or reads the whole database in `path`. sled panics over some damage: that, too, is
+/// damage here, so it runs on a thread of its own.
+pub(crate) fn catch_damage<T: Send, E: From<BackendError> + Send>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("store-open".to_owned())
+            .spawn_scoped(scope, read);
+        let reader = reader.map_err(|source| BackendError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        reader.join().unwrap_or_else(|_panic| {
+            let reason = "reading it panicked".to_owned();
+            Err(BackendError::Damaged {
+                path: path.to_owned(),
+                reason,
+            }
+            .into())
+        })
+    })
+}
+
 impl Backend {
     /// Opens or creates the database in `path`.
     ///
@@ -100,27 +126,12 @@ impl Backend {
     /// [`BackendError::Damaged`] where it does not recover.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Backend, BackendError> {
         let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
-        // On a thread of its own: sled panics over some damage, and a panic there must read as damage here.
-        let opened = std::thread::Builder::new()
-            .name("store-open".to_owned())
-            .spawn(move || config.open())
-            .map_err(|source| BackendError::Io {
-                path: path.to_owned(),
-                source,
-            })?
-            .join();
+        let db = config.open().map_err(|error| translate(path, error))?;
         let folder = Folder {
             path: path.to_owned(),
             retired: AtomicBool::new(false),
         };
-        match opened {
-            Ok(Ok(db)) => Ok(Backend { db, folder }),
-            Ok(Err(error)) => Err(translate(path, error)),
-            Err(_panic) => Err(BackendError::Damaged {
-                path: path.to_owned(),
-                reason: "recovery panicked".to_owned(),
-            }),
-        }
+        Ok(Backend { db, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
