@@ -3,8 +3,7 @@
 //! Owns starting, preparing (a `busybox` image, a storage pool, a root disk) and removing them: whatever a test
 //! does, nothing of them is left when a [`Lab`] is dropped. It must not touch an Incus of the machine itself.
 //!
-//! The containers are unprivileged: root's range of subordinate ids (`/etc/subuid`, written by the `uidmap` package)
-//! is enough. Without a usable range, give a profile `security.privileged=true`.
+//! The containers are unprivileged: the range of subordinate ids that `incus-base` gives root in `/etc/subuid` is enough.
 
 mod daemon;
 mod image;

@@ -4,47 +4,12 @@
 
 use serde::Deserialize;
 
+use super::check::{check_body, check_hostname, new_name};
 use super::world::{Config, DEFAULT, Devices, Instance, Profile, Project, World, object_path, with_features};
 use crate::incus::Kind;
 
 /// A real daemon has no such limit; a simulation's file is written whole with each change.
 const OBJECTS_LIMIT: usize = 1_000;
-
-/// The first parts of Incus' config keys. Which keys each holds is not simulated.
-const NAMESPACES: [&str; 17] = [
-    "agent",
-    "boot",
-    "cloud-init",
-    "cluster",
-    "environment",
-    "features",
-    "image",
-    "images",
-    "limits",
-    "linux",
-    "migration",
-    "nvidia",
-    "oci",
-    "raw",
-    "restricted",
-    "security",
-    "snapshots",
-];
-
-const DEVICE_TYPES: [&str; 12] = [
-    "none",
-    "nic",
-    "disk",
-    "unix-char",
-    "unix-block",
-    "usb",
-    "gpu",
-    "infiniband",
-    "proxy",
-    "unix-hotplug",
-    "tpm",
-    "pci",
-];
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -436,66 +401,6 @@ fn check_root_disk(world: &World, project: &str, instance: &Instance) -> Result<
     }
 }
 
-/// Of a device's settings only those without which Incus takes none of its type.
-fn check_devices(devices: &Devices) -> Result<(), String> {
-    for (name, device) in devices {
-        let has = |key: &str| device.get(key).is_some_and(|value| !value.is_empty());
-        let kind = device.get("type").map(String::as_str).unwrap_or_default();
-        if !DEVICE_TYPES.contains(&kind) {
-            return Err(format!(
-                "Device validation failed for {name:?}: Unsupported device type {kind:?}"
-            ));
-        }
-        if kind == "disk" && !(has("path") && (has("source") || has("pool"))) {
-            return Err(format!(
-                "Device validation failed for {name:?}: a disk needs a path and a source"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// What a body brings, wherever it goes.
-fn check_body(body: &Body) -> Result<(), String> {
-    body.config.as_ref().map_or(Ok(()), check_keys)?;
-    body.devices.as_ref().map_or(Ok(()), check_devices)
-}
-
-fn check_keys(config: &Config) -> Result<(), String> {
-    let unknown = config.keys().find(|key| {
-        let namespace = key.split('.').next().unwrap_or_default();
-        !matches!(namespace, "user" | "volatile") && !NAMESPACES.contains(&namespace)
-    });
-    unknown.map_or(Ok(()), |key| Err(format!("Unknown configuration key: {key}")))
-}
-
-fn new_name(name: Option<&str>) -> Result<String, Refusal> {
-    let name = name.unwrap_or_default();
-    if name.is_empty() {
-        Err(at_once(400, "No name provided"))
-    } else if name.contains('/') || matches!(name, "." | "..") {
-        Err(at_once(400, format!("Invalid name {name:?}")))
-    } else {
-        Ok(name.to_owned())
-    }
-}
-
-fn check_hostname(name: &str) -> Result<(), Refusal> {
-    let is_hostname = !name.is_empty()
-        && name.len() <= 63
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.bytes().all(|byte| byte.is_ascii_digit());
-    if is_hostname {
-        Ok(())
-    } else {
-        Err(at_once(400, "Invalid instance name: not a host name"))
-    }
-}
-
 fn check_room(count: usize) -> Result<(), Refusal> {
     if count < OBJECTS_LIMIT {
         Ok(())
@@ -526,7 +431,7 @@ fn project_event(action: &'static str, name: &str) -> Happened {
     }
 }
 
-fn at_once(status: u16, message: impl Into<String>) -> Refusal {
+pub(super) fn at_once(status: u16, message: impl Into<String>) -> Refusal {
     Refusal::AtOnce {
         status,
         message: message.into(),

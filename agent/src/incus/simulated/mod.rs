@@ -8,6 +8,7 @@
 
 mod api;
 mod change;
+mod check;
 mod events;
 mod operations;
 mod world;
