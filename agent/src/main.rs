@@ -40,18 +40,14 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        Command::Ctl { arguments } => cli::main(
-            std::iter::once(OsString::from("agentctl"))
-                .chain(arguments)
-                .collect(),
-        ),
+        Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
 }
 
 fn run_member(arguments: &RunArgs) -> ExitCode {
     if let Err(error) = telemetry::init_logging(&arguments.log_level, arguments.log_format == LogFormat::Json)
     {
-        return fail(&error);
+        return fail(&error.into());
     }
     let config = match arguments.check() {
         Ok(config) => config,

@@ -54,10 +54,25 @@ impl Document {
         }
     }
 
-    /// Incus' project for this document's object; empty for a project itself.
+    /// A document put together again from what its object remembers: no lines, because there is no text.
     #[must_use]
-    pub fn project(&self) -> &str {
-        &self.tenant
+    pub fn restored(
+        key: DesiredKey,
+        host: &str,
+        running: bool,
+        lifecycle: Lifecycle,
+        spec: Map<String, Value>,
+    ) -> Self {
+        Document {
+            kind: key.kind,
+            name: key.name,
+            tenant: key.tenant,
+            hosts: vec![host.to_owned()],
+            running,
+            lifecycle,
+            spec,
+            lines: BTreeMap::new(),
+        }
     }
 }
 

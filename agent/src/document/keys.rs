@@ -1,6 +1,8 @@
 //! The keys that documents and their status live at.
 
-use super::{Document, Kind};
+use std::fmt;
+
+use super::{DEFAULT_TENANT, Document, Kind};
 
 /// A key of the desired state, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +93,17 @@ impl DesiredKey {
             )
         } else {
             format!("/cluster/desired/{}/{}", self.kind.plural(), self.name)
+        }
+    }
+}
+
+impl fmt::Display for DesiredKey {
+    /// `instance web`, or with its tenant where that is not the default one: `instance t1/web`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tenant.is_empty() || self.tenant == DEFAULT_TENANT {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.tenant, self.name)
         }
     }
 }

@@ -14,6 +14,7 @@ mod events;
 mod object;
 mod operation;
 mod path;
+pub mod simulated;
 mod transport;
 
 pub use client::{Incus, ServerInfo, StateAction};

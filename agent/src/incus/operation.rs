@@ -91,6 +91,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::incus::simulated::SimulatedIncus;
 
     #[test]
     fn operations_are_judged_by_their_status_code() {
@@ -99,6 +100,18 @@ mod tests {
         let failed = ended(&json!({"status_code": 400, "err": "disk full"})).unwrap_err();
         assert_eq!(failed.to_string(), "incus operation failed: disk full");
         assert!(matches!(ended(&json!({})), Err(IncusError::BadAnswer { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_operation_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("unix.socket");
+        let simulated = SimulatedIncus::start(dir.path(), &socket).await.unwrap();
+        let transport = Transport::new(&socket).unwrap();
+        let path = "/1.0/operations/00000000-0000-4000-8000-000000000000";
+        let outcome = wait(&transport, path, Duration::from_secs(5)).await;
+        assert_eq!(outcome.unwrap(), Outcome::Forgotten);
+        simulated.stop().await;
     }
 
     #[test]

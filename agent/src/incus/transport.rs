@@ -196,6 +196,19 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn silence_is_a_timeout() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("unix.socket");
+        // Connections are taken into its backlog and never answered.
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let silent = Transport::new(&socket)
+            .unwrap()
+            .get("/1.0", Duration::from_millis(50))
+            .await;
+        assert!(matches!(silent, Err(IncusError::Timeout { .. })), "{silent:?}");
+    }
+
     #[test]
     fn envelopes() {
         assert_eq!(
@@ -213,7 +226,7 @@ mod tests {
         );
         assert_eq!(
             check(404, r#"{"type":"error","error_code":404,"error":"no"}"#),
-            "not found"
+            "not found: no"
         );
         assert_eq!(
             check(412, r#"{"type":"error","error_code":412,"error":"no"}"#),

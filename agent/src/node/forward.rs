@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::peer::{ForwardRequest, ForwardResponse, forward_request, forward_response};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Node;
@@ -77,7 +79,14 @@ impl Forwarder {
         let peer = forward_client(channel, Stamp::new(self.cluster_id, leader));
         let (queue, requests) = mpsc::channel(QUEUED);
         // Lives as long as the link: ends when the stream breaks or the leader changes.
-        tokio::spawn(LinkTask { peer, requests }.run());
+        tokio::spawn(
+            LinkTask {
+                peer,
+                requests,
+                patience: self.timeouts.connect,
+            }
+            .run(),
+        );
         let link = Arc::new(Link { leader, queue });
         self.current.store(Some(link.clone()));
         Some(link)
@@ -102,6 +111,8 @@ impl Node {
             .send(Pending { request, answer })
             .await
             .map_err(|_| ForwardError::NotSent)?;
+        // The link ends with its last holder: who only waits for an answer must not keep it.
+        drop(link);
         // The task drops what it never sent only after it has answered; a dropped sender is a lost answer.
         receiver.await.unwrap_or(Err(ForwardError::Lost))
     }
@@ -111,6 +122,8 @@ impl Node {
 struct LinkTask {
     peer: ForwardPeer,
     requests: mpsc::Receiver<Pending>,
+    /// How long a former leader may take for the answers it still owes.
+    patience: Duration,
 }
 
 impl LinkTask {
@@ -131,10 +144,8 @@ impl LinkTask {
                 pending = self.requests.recv(), if awaited.len() < QUEUED => {
                     // The handle is gone: the leader changed, or the member stops.
                     let Some(Pending { request, answer }) = pending else {
-                        if awaited.is_empty() { break }
-                        self.requests.close();
-                        finish(answers, awaited).await;
-                        return;
+                        let _ = timeout(self.patience, finish(&mut answers, &mut awaited)).await;
+                        break;
                     };
                     if outbound.send(ForwardRequest { id: next_id, request: Some(request) }).await.is_err() {
                         // Not even queued in the transport.
@@ -167,12 +178,12 @@ impl LinkTask {
 
 /// The leader changed, but the old one still owes answers.
 async fn finish(
-    mut answers: tonic::Streaming<ForwardResponse>,
-    mut awaited: HashMap<u64, oneshot::Sender<Answer>>,
+    answers: &mut tonic::Streaming<ForwardResponse>,
+    awaited: &mut HashMap<u64, oneshot::Sender<Answer>>,
 ) {
     while !awaited.is_empty() {
         match answers.next().await {
-            Some(Ok(response)) => settle(&mut awaited, response),
+            Some(Ok(response)) => settle(awaited, response),
             Some(Err(_)) | None => break,
         }
     }

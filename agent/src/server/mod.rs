@@ -16,6 +16,7 @@ use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
 use crate::node::{Node, RaftView};
 use crate::peer;
 use crate::shutdown::Shutdown;
+use crate::telemetry::LeaderWatch;
 
 /// Runs one member until it is told to stop, or must.
 ///
@@ -54,7 +55,9 @@ pub async fn run(config: RunConfig) -> Result<()> {
     for port in peer_ports {
         serving.spawn(listener::serve(port, peer_router.clone(), peers.clone()));
     }
-    let client_router = api::router(api_context(&node, &config, &clients));
+    let context = api_context(&node, &config, &clients);
+    background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
+    let client_router = api::router(context);
     let mut client_serving = JoinSet::new();
     for port in client_ports {
         client_serving.spawn(listener::serve(port, client_router.clone(), clients.clone()));
@@ -181,6 +184,7 @@ fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiConte
             max_request_bytes: config.args.max_request_bytes,
             max_txn_ops: config.args.max_txn_ops,
             progress_notify_interval: Duration::from_secs(config.args.watch_progress_notify_interval),
+            quota_bytes: config.quota_bytes,
             ..ApiOptions::default()
         },
         shutdown.clone(),

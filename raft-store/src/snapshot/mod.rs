@@ -6,8 +6,10 @@
 //! What it must not do: hand out a file that was not verified, hold more than one record in memory, or replace a
 //! kept file by one that is not yet durable.
 
+mod build;
 mod codec;
 mod file;
+mod install;
 mod reader;
 mod receiver;
 mod temp_file;
@@ -19,8 +21,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use build::SnapshotBuilder;
+pub(crate) use build::{Capture, Snapshot, Snapshots};
 pub use file::SnapshotFile;
-pub(crate) use reader::SnapshotReader;
+pub(crate) use install::{build_state, empty_state};
 pub use receiver::SnapshotReceiver;
 pub(crate) use temp_file::remove_leftovers;
 pub(crate) use writer::SnapshotWriter;

@@ -1,0 +1,125 @@
+//! One member: its process, its addresses, its folder and its log.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wait;
+
+const LOG_TAIL_LINES: usize = 30;
+
+/// A member of the cluster under test, running or not.
+#[derive(Debug)]
+pub struct Member {
+    pub name: String,
+    /// Where clients reach it.
+    pub client_url: String,
+    /// Where the other members reach it.
+    pub peer_url: String,
+    pub data_dir: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Member {
+    pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
+        // Both are held until both are known, so that they differ.
+        let (client, peer) = (free_port(address), free_port(address));
+        Member {
+            name: name.to_owned(),
+            client_url: format!("http://{address}:{}", client.1),
+            peer_url: format!("http://{address}:{}", peer.1),
+            data_dir,
+            log,
+            process: None,
+        }
+    }
+
+    pub(super) fn spawn(&mut self, mut command: Command) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("log file");
+        let same_log: File = log.try_clone().expect("log file");
+        let child = command
+            .stdin(std::process::Stdio::null())
+            .stdout(log)
+            .stderr(same_log)
+            .spawn();
+        self.process = Some(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")));
+    }
+
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The exit status, once the process has ended by itself.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.try_wait().expect("wait for a child");
+        if status.is_some() {
+            self.process = None;
+        }
+        status
+    }
+
+    /// Sends a signal without waiting for what it does.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            let pid = i32::try_from(process.id()).expect("a pid");
+            kill(Pid::from_raw(pid), signal).expect("signal a child");
+        }
+    }
+
+    /// SIGKILL, and the process is gone when this returns.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("kill a child");
+            process.wait().expect("wait for a child");
+        }
+    }
+
+    /// Waits for the end of the process, however it comes.
+    pub async fn wait_exit(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
+        let what = format!("the end of {}", self.name);
+        wait::within(deadline, &what, || std::future::ready(self.exited())).await
+    }
+
+    /// All it has logged, over all its runs.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of its log, for the report of a failed test.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(LOG_TAIL_LINES);
+        lines.get(from..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; nothing is left to do then.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn free_port(address: Ipv4Addr) -> (TcpListener, u16) {
+    let listener = TcpListener::bind((address, 0)).expect("bind a loopback port");
+    let port = listener.local_addr().expect("bound address").port();
+    (listener, port)
+}

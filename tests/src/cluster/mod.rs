@@ -1,0 +1,322 @@
+//! Clusters of real processes.
+//!
+//! Owns the processes, their folders and logs: all are gone when the [`Cluster`] is dropped, and a failing test
+//! shows the ends of the logs. It never looks into a data directory.
+
+mod member;
+mod subject;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+pub use member::Member;
+pub use subject::Subject;
+
+use crate::client::Client;
+use crate::wait::{self, PATIENCE};
+
+/// How a cluster is started, beyond the defaults of [`Cluster::start`].
+#[derive(Debug)]
+pub struct Builder {
+    subject: Subject,
+    members: usize,
+    token: String,
+    args: Vec<String>,
+    data_dirs: Vec<Option<PathBuf>>,
+    incus_sockets: Vec<PathBuf>,
+}
+
+impl Builder {
+    /// One more flag for every member.
+    #[must_use]
+    pub fn arg(mut self, flag: &str, value: &str) -> Builder {
+        self.args.push(format!("{flag}={value}"));
+        self
+    }
+
+    /// Keeps a member's data in a folder of the caller's, which outlives the cluster.
+    #[must_use]
+    pub fn data_dir(mut self, member: usize, path: &Path) -> Builder {
+        self.data_dirs[member] = Some(path.to_owned());
+        self
+    }
+
+    /// `--initial-cluster-token`, by which clusters with the same members differ.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Builder {
+        token.clone_into(&mut self.token);
+        self
+    }
+
+    /// Each member's own Incus; without it the agent is a store only.
+    #[must_use]
+    pub fn incus(mut self, sockets: &[PathBuf]) -> Builder {
+        sockets.clone_into(&mut self.incus_sockets);
+        self
+    }
+
+    /// Starts the members and waits until each serves.
+    pub async fn start(self) -> Cluster {
+        let mut cluster = self.prepare();
+        for i in 0..cluster.members.len() {
+            cluster.start(i);
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Everything but the processes: [`Cluster::start`] starts them.
+    #[must_use]
+    pub fn prepare(self) -> Cluster {
+        let folder = tempfile::Builder::new()
+            .prefix("cluster-")
+            .tempdir()
+            .expect("temporary folder");
+        let address = own_loopback_address();
+        let members = (0..self.members)
+            .map(|i| {
+                let name = format!("m{i}");
+                let data = self.data_dirs[i]
+                    .clone()
+                    .unwrap_or_else(|| folder.path().join(&name));
+                Member::new(&name, address, data, folder.path().join(format!("{name}.log")))
+            })
+            .collect();
+        Cluster {
+            builder: self,
+            members,
+            folder,
+        }
+    }
+}
+
+/// A running cluster. Members are numbered from 0 and named `m0`, `m1`, ...
+#[derive(Debug)]
+pub struct Cluster {
+    builder: Builder,
+    members: Vec<Member>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    #[must_use]
+    pub fn builder(subject: &Subject, members: usize) -> Builder {
+        Builder {
+            subject: subject.clone(),
+            members,
+            token: "tests".to_owned(),
+            args: Vec::new(),
+            data_dirs: vec![None; members],
+            incus_sockets: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.builder.subject
+    }
+
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    #[must_use]
+    pub fn member(&self, i: usize) -> &Member {
+        &self.members[i]
+    }
+
+    pub fn member_mut(&mut self, i: usize) -> &mut Member {
+        &mut self.members[i]
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A folder for the test's own files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, i: usize) -> &str {
+        &self.members[i].client_url
+    }
+
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| member.client_url.clone())
+            .collect()
+    }
+
+    /// A client of one member, not connected yet.
+    #[must_use]
+    pub fn client(&self, i: usize) -> Client {
+        Client::new(self.endpoint(i))
+    }
+
+    /// Starts a member's process, for the first time or again. [`Cluster::ready`] waits for it.
+    pub fn start(&mut self, i: usize) {
+        let command = self.command(i);
+        self.members[i].spawn(command);
+    }
+
+    /// SIGKILL: what a power cut leaves of the process.
+    pub fn kill(&mut self, i: usize) {
+        self.members[i].kill();
+    }
+
+    pub fn kill_all(&mut self) {
+        // All signalled before any is waited for, so that they die as near together as can be.
+        for member in &self.members {
+            member.signal(Signal::SIGKILL);
+        }
+        self.members.iter_mut().for_each(Member::kill);
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(&mut self, i: usize) -> ExitStatus {
+        self.members[i].signal(Signal::SIGTERM);
+        match self.members[i].wait_exit(PATIENCE).await {
+            Ok(status) => status,
+            Err(vain) => panic!("{vain} after SIGTERM"),
+        }
+    }
+
+    /// Waits until each running member serves linearizable reads and sees the same leader.
+    pub async fn ready(&mut self) {
+        for i in 0..self.members.len() {
+            if self.members[i].is_running() {
+                self.member_ready(i).await;
+            }
+        }
+    }
+
+    /// Waits until one member serves linearizable reads.
+    pub async fn member_ready(&mut self, i: usize) {
+        let client = self.client(i);
+        let what = format!("{} to serve", self.members[i].name);
+        let started = std::time::Instant::now();
+        let served = async || {
+            client
+                .clone()
+                .get_within("", Duration::from_secs(1))
+                .await
+                .is_ok()
+        };
+        while !served().await {
+            if let Some(status) = self.members[i].exited() {
+                panic!("waiting for {what}: it ended with {status}");
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "waited {PATIENCE:?} in vain for {what}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The leader, by what the running members say; waits until they agree.
+    pub async fn leader(&self) -> usize {
+        wait::until("a leader all running members agree on", || self.agreed_leader()).await
+    }
+
+    async fn agreed_leader(&self) -> Option<usize> {
+        let mut leader = None;
+        let mut leads = None;
+        for (i, _) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.is_running())
+        {
+            let status = self.client(i).status().await.ok()?;
+            if status.leader == 0 || leader.is_some_and(|other| other != status.leader) {
+                return None;
+            }
+            leader = Some(status.leader);
+            if status
+                .header
+                .is_some_and(|header| header.member_id == status.leader)
+            {
+                leads = Some(i);
+            }
+        }
+        leads
+    }
+
+    /// Any running member but the leader.
+    pub async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        let mut running = (0..self.len()).filter(|&i| i != leader && self.members[i].is_running());
+        running.next().expect("a running follower")
+    }
+
+    fn command(&self, i: usize) -> Command {
+        let member = &self.members[i];
+        let socket = self.builder.incus_sockets.get(i).map(PathBuf::as_path);
+        let mut command = self.builder.subject.command(socket);
+        let initial: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .collect();
+        command.args(["--name", &member.name]);
+        command.arg("--data-dir").arg(&member.data_dir);
+        command.args(["--listen-client-urls", &member.client_url]);
+        command.args(["--advertise-client-urls", &member.client_url]);
+        command.args(["--listen-peer-urls", &member.peer_url]);
+        command.args(["--initial-advertise-peer-urls", &member.peer_url]);
+        command.args(["--initial-cluster", &initial.join(",")]);
+        command.args([
+            "--initial-cluster-state",
+            "new",
+            "--initial-cluster-token",
+            &self.builder.token,
+        ]);
+        command.args(&self.builder.args);
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            member.kill();
+            if std::thread::panicking() {
+                eprintln!(
+                    "---- {} of {}\n{}",
+                    member.name,
+                    self.builder.subject.name(),
+                    member.log_tail()
+                );
+            }
+        }
+    }
+}
+
+/// A loopback address that no other cluster of this test run has. Clients connect from 127.0.0.1, so that no
+/// outgoing connection can take a member's port while the member is down.
+fn own_loopback_address() -> Ipv4Addr {
+    static CLUSTERS: AtomicU16 = AtomicU16::new(0);
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let [_, cluster] = cluster.to_be_bytes();
+    Ipv4Addr::new(127, 1 + cluster % 254, high, low.clamp(1, 254))
+}
