@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Keys, values and log entries are shared, not copied, between the socket, the log and the store.
         .bytes(".")
+        // Maps are hashed and compared as bytes: their encoding must not depend on chance.
+        .btree_map(".")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,1 +1,86 @@
-fn main() {}
+//! `agent`: one binary for every host. `agent run` is the member, `agent dev` three of them on this machine,
+//! `agent ctl` is `agentctl`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use agent::config::{LogFormat, RunArgs, arguments_from_file};
+use agent::{cli, dev, server, telemetry};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Three hosts, one truth: a Raft member that speaks the etcd v3 API, and keeps the local Incus as the cluster's
+/// documents say.
+#[derive(Parser)]
+#[command(name = "agent", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Dev(dev::DevArgs),
+    /// The command line to a cluster: the same as agentctl
+    #[command(disable_help_flag = true, trailing_var_arg = true)]
+    Ctl {
+        #[arg(allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match with_config_file(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&error),
+    };
+    match Cli::parse_from(arguments).command {
+        Command::Run(run) => run_member(&run),
+        Command::Dev(dev) => match dev::run(dev) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
+    }
+}
+
+fn run_member(arguments: &RunArgs) -> ExitCode {
+    if let Err(error) = telemetry::init_logging(&arguments.log_level, arguments.log_format == LogFormat::Json)
+    {
+        return fail(&error.into());
+    }
+    let config = match arguments.check() {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into()),
+    };
+    match server::block_on(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// `agent run` with `--config`: the file's settings stand before the flags, which override them.
+fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+    if arguments.get(1).is_none_or(|command| command != "run") {
+        return Ok(arguments);
+    }
+    // A first look, for this one flag; mistakes in the others are reported by the real parse.
+    let command = Cli::command().ignore_errors(true);
+    let Ok(matches) = command.try_get_matches_from(&arguments) else {
+        return Ok(arguments);
+    };
+    let file = matches.subcommand_matches("run").and_then(|run| {
+        let run = RunArgs::from_arg_matches(run).ok()?;
+        run.config
+    });
+    if let Some(file) = file {
+        let settings = arguments_from_file(&file, |name| std::env::var_os(name).is_some())?;
+        arguments.splice(2..2, settings.into_iter().map(OsString::from));
+    }
+    Ok(arguments)
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

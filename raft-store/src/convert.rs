@@ -24,22 +24,40 @@ pub enum ConvertError {
 #[must_use]
 pub fn log_id_to_wire(id: &LogId) -> wire::LogId {
     let leader = id.committed_leader_id();
-    wire::LogId { term: leader.term, node_id: leader.node_id, index: id.index() }
+    wire::LogId {
+        term: leader.term,
+        node_id: leader.node_id,
+        index: id.index(),
+    }
 }
 
 #[must_use]
 pub fn log_id_from_wire(id: &wire::LogId) -> LogId {
-    LogId::new(openraft::impls::leader_id_adv::LeaderId { term: id.term, node_id: id.node_id }, id.index)
+    LogId::new(
+        openraft::impls::leader_id_adv::LeaderId {
+            term: id.term,
+            node_id: id.node_id,
+        },
+        id.index,
+    )
 }
 
 #[must_use]
 pub fn vote_to_wire(vote: &Vote) -> wire::Vote {
-    wire::Vote { term: vote.leader_id.term, node_id: vote.leader_id.node_id, committed: vote.committed }
+    wire::Vote {
+        term: vote.leader_id.term,
+        node_id: vote.leader_id.node_id,
+        committed: vote.committed,
+    }
 }
 
 #[must_use]
 pub fn vote_from_wire(vote: &wire::Vote) -> Vote {
-    if vote.committed { Vote::new_committed(vote.term, vote.node_id) } else { Vote::new(vote.term, vote.node_id) }
+    if vote.committed {
+        Vote::new_committed(vote.term, vote.node_id)
+    } else {
+        Vote::new(vote.term, vote.node_id)
+    }
 }
 
 #[must_use]
@@ -48,12 +66,20 @@ pub fn membership_to_wire(membership: &Membership) -> wire::Membership {
         configs: membership
             .get_joint_config()
             .iter()
-            .map(|voters| wire::membership::Config { voters: voters.iter().copied().collect() })
+            .map(|voters| wire::membership::Config {
+                voters: voters.iter().copied().collect(),
+            })
             .collect(),
         nodes: membership
             .nodes()
             .map(|(id, node)| {
-                (*id, wire::Node { name: node.name.clone(), peer_urls: node.peer_urls.clone() })
+                (
+                    *id,
+                    wire::Node {
+                        name: node.name.clone(),
+                        peer_urls: node.peer_urls.clone(),
+                    },
+                )
             })
             .collect(),
     }
@@ -62,12 +88,23 @@ pub fn membership_to_wire(membership: &Membership) -> wire::Membership {
 /// # Errors
 /// [`ConvertError::BadMembership`] where a voter is no node.
 pub fn membership_from_wire(membership: wire::Membership) -> Result<Membership, ConvertError> {
-    let configs: Vec<BTreeSet<u64>> =
-        membership.configs.into_iter().map(|config| config.voters.into_iter().collect()).collect();
+    let configs: Vec<BTreeSet<u64>> = membership
+        .configs
+        .into_iter()
+        .map(|config| config.voters.into_iter().collect())
+        .collect();
     let nodes: BTreeMap<u64, Node> = membership
         .nodes
         .into_iter()
-        .map(|(id, node)| (id, Node { name: node.name, peer_urls: node.peer_urls }))
+        .map(|(id, node)| {
+            (
+                id,
+                Node {
+                    name: node.name,
+                    peer_urls: node.peer_urls,
+                },
+            )
+        })
         .collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
@@ -87,7 +124,10 @@ pub fn stored_membership_to_wire(stored: &StoredMembership) -> wire::StoredMembe
 /// [`ConvertError::BadMembership`] where a voter is no node.
 pub fn stored_membership_from_wire(stored: wire::StoredMembership) -> Result<StoredMembership, ConvertError> {
     let membership = membership_from_wire(stored.membership.unwrap_or_default())?;
-    Ok(StoredMembership::new(stored.log_id.as_ref().map(log_id_from_wire), membership))
+    Ok(StoredMembership::new(
+        stored.log_id.as_ref().map(log_id_from_wire),
+        membership,
+    ))
 }
 
 #[must_use]
@@ -99,7 +139,10 @@ pub fn entry_to_wire(entry: &Entry) -> wire::Entry {
             wire::entry::Payload::Membership(membership_to_wire(membership))
         }
     };
-    wire::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
+    wire::Entry {
+        log_id: Some(log_id_to_wire(&entry.log_id)),
+        payload: Some(payload),
+    }
 }
 
 /// # Errors
@@ -113,5 +156,8 @@ pub fn entry_from_wire(entry: wire::Entry) -> Result<Entry, ConvertError> {
             EntryPayload::Membership(membership_from_wire(membership)?)
         }
     };
-    Ok(Entry { log_id: log_id_from_wire(&log_id), payload })
+    Ok(Entry {
+        log_id: log_id_from_wire(&log_id),
+        payload,
+    })
 }

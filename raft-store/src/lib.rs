@@ -10,10 +10,18 @@
 //! What this crate must not do: no RPC, no clock, no random numbers, no environment. `sled` is named in
 //! `backend.rs` only.
 
+mod apply;
+mod backend;
 pub mod convert;
+mod lease;
 mod log_store;
+mod migrate;
+mod mvcc;
 mod raft_types;
+mod schema;
 pub mod snapshot;
+mod state;
+mod state_dir;
 mod state_machine;
 mod store;
 pub mod wal;

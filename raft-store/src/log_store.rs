@@ -1,29 +1,343 @@
 //! openraft's view of the write-ahead log.
+//!
+//! Every change is made in memory and queued for the writer in one step, so both have the same order. Reads see memory
+//! at once; callbacks and [`RaftLogStorage::save_vote`] wait for the disk.
 
-use thiserror::Error;
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::ops::{Bound, Range, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
 
-use crate::wal::{Identity, WalOptions};
+use futures::Stream;
+use futures::stream;
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-/// The log, shared: clones read and write the same one.
+use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
+pub use crate::wal::OpenLogError;
+use crate::wal::{self, Found, Identity, Request, Shared, WalOptions, Writer};
+
+const LOCK_FILE: &str = "LOCK";
+/// Requests that wait for the writer, at most.
+const QUEUE_REQUESTS: usize = 1024;
+/// Bytes of entries that wait for the writer, at most; one larger append waits alone.
+const QUEUE_BYTES: u32 = 64 << 20;
+/// What one message to a follower may hold, about: one entry at least, whatever its size.
+const REPLICATION_BYTES: usize = 1 << 20;
+/// Entries read ahead for apply.
+const APPLY_BYTES: usize = 1 << 20;
+
+/// The log, shared: clones read and write the same one. The last one to go waits for what is queued to be written, and
+/// then gives the directory free.
 #[derive(Clone, Debug)]
-pub struct LogStore;
+pub struct LogStore {
+    handle: Arc<Handle>,
+}
 
-/// Why a log was not opened. Nothing was changed.
-#[derive(Debug, Error)]
-pub enum OpenLogError {}
+/// Dropped in this order: without a queue the writer ends, and only then the directory is free.
+#[derive(Debug)]
+struct Handle {
+    queue: mpsc::Sender<Request>,
+    queue_bytes: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    writer: WriterThread,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct WriterThread(Option<JoinHandle<()>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic has been reported by the writer itself.
+            let _ = thread.join();
+        }
+    }
+}
 
 impl LogStore {
-    /// Opens or creates the log, and recovers it: what it reports afterwards is durable.
+    /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is locked until
+    /// the last clone is dropped.
     ///
     /// # Errors
     /// See [`OpenLogError`].
-    pub fn open(_options: WalOptions, _identity: Identity) -> Result<LogStore, OpenLogError> {
-        todo!()
+    pub fn open(options: WalOptions, identity: Identity) -> Result<LogStore, OpenLogError> {
+        let (mut handle, writer) = open_idle(&options, identity)?;
+        let thread = thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run());
+        handle.writer.0 = Some(thread.map_err(|source| OpenLogError::Io {
+            action: "start the writer of",
+            path: options.dir,
+            source,
+        })?);
+        Ok(LogStore {
+            handle: Arc::new(handle),
+        })
     }
 
-    /// Bytes of the live segments, and of the entries after the last purge. For metrics.
+    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a log: a
+    /// bootstrap over existing data must never follow from a wrong permission.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        match wal::list(dir) {
+            Ok(listing) => !listing.segments.is_empty(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
+    }
+
+    /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on which
+    /// file, and what a person can do.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.handle.shared.failed.subscribe()
+    }
+
+    /// Bytes of the live segments, at their preallocated size. For metrics.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.handle.shared.size_bytes.load(Ordering::Relaxed)
     }
+
+    /// How often the log was synced since it was opened. For metrics.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.handle.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a place in the queue.
+    async fn place(&self) -> io::Result<mpsc::Permit<'_, Request>> {
+        self.handle.queue.reserve().await.map_err(|_| self.error())
+    }
+
+    /// Why nothing can be written any more.
+    fn error(&self) -> io::Error {
+        let cause = self.handle.shared.failed.borrow().clone();
+        io::Error::other(cause.unwrap_or_else(|| "the log writer has stopped".to_owned()))
+    }
+
+    /// The entries of a range, as many as fit in `limit_bytes` but at least one.
+    async fn entries(&self, range: Range<u64>, limit_bytes: usize) -> io::Result<Vec<Entry>> {
+        let Found { on_disk, in_memory } = self.handle.shared.state.lock().index.find(range, limit_bytes);
+        if on_disk.is_empty() {
+            return Ok(in_memory);
+        }
+        let read = tokio::task::spawn_blocking(move || wal::read_entries(&on_disk));
+        let mut entries = read.await.map_err(io::Error::other)??;
+        entries.extend(in_memory);
+        Ok(entries)
+    }
+}
+
+/// A log whose writer does not run yet: what is queued stays queued.
+fn open_idle(options: &WalOptions, identity: Identity) -> Result<(Handle, Writer), OpenLogError> {
+    let lock = lock(&options.dir)?;
+    let recovered = wal::recover(options, identity)?;
+    tracing::info!(
+        dir = %options.dir.display(),
+        entries = ?recovered.index.range(),
+        segments = recovered.closed.len() + 1,
+        "opened the log"
+    );
+    let (queue, requests) = mpsc::channel(QUEUE_REQUESTS);
+    let (writer, shared) = Writer::new(
+        options.dir.clone(),
+        identity,
+        options.segment_bytes,
+        recovered,
+        requests,
+    );
+    let queue_bytes = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
+    Ok((
+        Handle {
+            queue,
+            queue_bytes,
+            shared,
+            writer: WriterThread(None),
+            _lock: lock,
+        },
+        writer,
+    ))
+}
+
+/// Makes the directory if need be, and locks it for as long as the file is open.
+fn lock(dir: &Path) -> Result<File, OpenLogError> {
+    let io_error = |action: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenLogError::Io { action, path, source }
+    };
+    fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        wal::sync_dir(parent).map_err(io_error("sync", parent))?;
+    }
+    let path = dir.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenLogError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.entries(to_range(&range), usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.entries(start..end, REPLICATION_BYTES).await
+    }
+
+    /// Reads ahead a bounded part at a time: a member that has far to catch up must not hold all of it in memory.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let wanted = to_range(&range);
+        // What is appended from here on is no part of this read.
+        let present = self.handle.shared.state.lock().index.range();
+        let range = wanted.start.max(present.start)..wanted.end.min(present.end);
+        let ahead = ReadAhead {
+            log: self.clone(),
+            range,
+            entries: Vec::new().into_iter(),
+        };
+        Box::pin(stream::try_unfold(ahead, ReadAhead::next))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.handle.shared.state.lock().vote)
+    }
+}
+
+/// A range being read, a part at a time.
+struct ReadAhead {
+    log: LogStore,
+    /// What is not yet in `entries`.
+    range: Range<u64>,
+    entries: std::vec::IntoIter<Entry>,
+}
+
+impl ReadAhead {
+    async fn next(mut self) -> io::Result<Option<(Entry, ReadAhead)>> {
+        if self.entries.len() == 0 && !self.range.is_empty() {
+            let entries = self.log.entries(self.range.clone(), APPLY_BYTES).await?;
+            if entries.first().map(|entry| entry.log_id.index()) != Some(self.range.start) {
+                let index = self.range.start;
+                return Err(io::Error::other(format!(
+                    "entry {index} was removed while it was being read"
+                )));
+            }
+            self.range.start += entries.len() as u64;
+            self.entries = entries.into_iter();
+        }
+        Ok(self.entries.next().map(|entry| (entry, self)))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.handle.shared.state.lock();
+        Ok(LogState {
+            last_purged_log_id: state.index.purged(),
+            last_log_id: state.index.last(),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, is_durable) = oneshot::channel();
+        self.place().await?.send(Request::Vote { vote: *vote, done });
+        is_durable.await.unwrap_or_else(|_| Err(self.error()))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let place = self.place().await?;
+        let mut state = self.handle.shared.state.lock();
+        state.committed = committed;
+        place.send(Request::Committed(committed));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.handle.shared.state.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let bytes: usize = entries.iter().map(wal::entry_bytes).sum();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES);
+        let queue_bytes = Arc::clone(&self.handle.queue_bytes);
+        let budget = queue_bytes
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(io::Error::other)?;
+        let place = self.place().await?;
+        let mut state = self.handle.shared.state.lock();
+        let first_ticket = state.index.append(&entries).map_err(io::Error::other)?;
+        place.send(Request::Append {
+            entries,
+            first_ticket,
+            callback,
+            budget,
+        });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let place = self.place().await?;
+        let mut state = self.handle.shared.state.lock();
+        state.index.truncate_after(last_log_id.as_ref());
+        place.send(Request::Truncate(last_log_id));
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let place = self.place().await?;
+        let mut state = self.handle.shared.state.lock();
+        if state.index.purge(log_id) {
+            place.send(Request::Purge(log_id));
+        }
+        Ok(())
+    }
+}
+
+fn to_range(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }

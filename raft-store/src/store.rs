@@ -1,16 +1,42 @@
 //! The read side of the store.
 
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
 use proto::etcdserverpb::{AlarmMember, RangeRequest};
 use proto::mvccpb::KeyValue;
 use thiserror::Error;
+use tokio::sync::watch;
 
+use crate::apply::Committed;
+use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
 use crate::raft_types::{LogId, StoredMembership};
-use crate::snapshot::{SnapshotFile, SnapshotReceiver};
-use crate::watch::WatchHub;
+use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
+use crate::state::State;
+use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQuery, Publisher, WatchHub};
+
+/// How often a read of the current revision starts again because compaction overtook it.
+const OVERTAKEN_LIMIT: usize = 16;
 
 /// A cloneable handle for reads at the applied state.
-#[derive(Clone, Debug)]
-pub struct Store;
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What the state machine and its readers share.
+pub(crate) struct Shared {
+    /// Replaced when a snapshot is installed.
+    state: RwLock<Arc<State>>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    hub: WatchHub,
+    /// The index of the last applied entry, `None` before the first.
+    applied: watch::Sender<Option<u64>>,
+    lease_changes: watch::Sender<u64>,
+}
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
 #[derive(Clone, Debug, Default)]
@@ -57,17 +83,29 @@ pub struct HashKv {
     pub compact_revision: i64,
 }
 
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Store {
+    pub(crate) fn new(shared: Arc<Shared>) -> Store {
+        Store { shared }
+    }
+
     /// The revision of the last write applied. 1 when fresh.
     #[must_use]
     pub fn revision(&self) -> i64 {
-        todo!()
+        self.shared.state().published.read().revision
     }
 
     /// The revision below which history is gone. 0: never compacted.
     #[must_use]
     pub fn compacted_revision(&self) -> i64 {
-        todo!()
+        self.shared.state().published.read().compacted
     }
 
     /// A range as etcd defines it: `revision`, `limit`, sort, the min/max filters, `keys_only`, `count_only`,
@@ -75,87 +113,140 @@ impl Store {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn range(&self, _request: &RangeRequest) -> Result<RangeResult, ReadError> {
-        todo!()
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, ReadError> {
+        let mut overtaken = 0;
+        loop {
+            let state = self.shared.state();
+            let view = state.view();
+            match view.range(request) {
+                Ok(result) => return Ok(result),
+                Err(ReadFailure::Compacted) => return Err(ReadError::Compacted),
+                Err(ReadFailure::Future) => return Err(ReadError::FutureRevision),
+                // The record was there when the view was taken: a compaction came in between.
+                Err(ReadFailure::Gone(_))
+                    if overtaken < OVERTAKEN_LIMIT && state.view().compacted > view.compacted =>
+                {
+                    overtaken += 1;
+                }
+                Err(failure) => {
+                    tracing::error!(error = %failure, "a read failed");
+                    return Err(ReadError::Failed);
+                }
+            }
+        }
     }
 
     /// The last applied log id.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
-        todo!()
+        self.shared.state().published.read().applied
     }
 
     /// Completes once `index` is applied.
-    pub async fn wait_applied(&self, _index: u64) {
-        todo!()
+    pub async fn wait_applied(&self, index: u64) {
+        let mut applied = self.shared.applied.subscribe();
+        // It fails only when the sender is gone, which we hold.
+        let _ = applied
+            .wait_for(|applied| applied.is_some_and(|applied| applied >= index))
+            .await;
     }
 
     /// The applied membership.
     #[must_use]
     pub fn membership(&self) -> StoredMembership {
-        todo!()
+        self.shared.state().published.read().membership.clone()
     }
 
     /// What a member published of itself, if it has.
     #[must_use]
-    pub fn member_attributes(&self, _id: u64) -> Option<MemberAttributes> {
-        todo!()
+    pub fn member_attributes(&self, id: u64) -> Option<MemberAttributes> {
+        self.shared.state().published.read().members.get(&id).cloned()
     }
 
     /// All leases, ascending by id.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseInfo> {
-        todo!()
+        self.shared.state().published.read().leases.all()
     }
 
     #[must_use]
-    pub fn lease(&self, _id: i64) -> Option<LeaseInfo> {
-        todo!()
+    pub fn lease(&self, id: i64) -> Option<LeaseInfo> {
+        self.shared.state().published.read().leases.get(id)
     }
 
     /// The keys attached to a lease, sorted.
     #[must_use]
-    pub fn lease_keys(&self, _id: i64) -> Vec<bytes::Bytes> {
-        todo!()
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.shared.state().published.read().leases.keys(id)
     }
 
     /// Receives every change of the set of leases (grants, revokes) after it is applied: what the leader's
     /// deadline keeper follows. The value counts changes; read [`Store::leases`] on each.
     #[must_use]
-    pub fn lease_changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+    pub fn lease_changes(&self) -> watch::Receiver<u64> {
+        self.shared.lease_changes.subscribe()
     }
 
     /// Alarms raised, ascending by member.
     #[must_use]
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        todo!()
+        let state = self.shared.state();
+        let published = state.published.read();
+        published
+            .alarms
+            .iter()
+            .map(|(member_id, alarm)| AlarmMember {
+                member_id: *member_id,
+                alarm: *alarm,
+            })
+            .collect()
     }
 
+    /// Reads the whole history: call it where blocking is fine.
+    ///
     /// # Errors
     /// As for [`Store::range`]. `revision` 0: the current one.
-    pub fn hash_kv(&self, _revision: i64) -> Result<HashKv, ReadError> {
-        todo!()
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        let pin = Pin::new(self.shared.state());
+        let state = pin.state();
+        let current = state.published.read().revision;
+        let hash_revision = match revision {
+            ..=0 => current,
+            _ if revision > current => return Err(ReadError::FutureRevision),
+            _ if revision < pin.revision() => return Err(ReadError::Compacted),
+            _ => revision,
+        };
+        let hash = mvcc::hash(&state.backend, &state.index, &pin, hash_revision).map_err(|error| {
+            tracing::error!(error = %io::Error::from(error), "a read failed");
+            ReadError::Failed
+        })?;
+        Ok(HashKv {
+            hash,
+            hash_revision,
+            compact_revision: pin.revision(),
+        })
     }
 
     /// Bytes on disk, and bytes of live data.
     #[must_use]
     pub fn size_bytes(&self) -> (u64, u64) {
-        todo!()
+        let state = self.shared.state();
+        let live = state.published.read().live_bytes;
+        (state.backend.size_on_disk().unwrap_or_default(), live)
     }
 
     /// Subscribes to changes.
     #[must_use]
     pub fn watch_hub(&self) -> &WatchHub {
-        todo!()
+        &self.shared.hub
     }
 
     /// Where a snapshot sent by the leader is written while it arrives.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn receive_snapshot(&self) -> std::io::Result<SnapshotReceiver> {
-        todo!()
+    pub fn receive_snapshot(&self) -> io::Result<SnapshotReceiver> {
+        Ok(SnapshotReceiver::create(self.shared.snapshots.dir())?)
     }
 
     /// Writes a consistent snapshot of the applied state beside the current one, for a client to save. The file
@@ -163,7 +254,87 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn export_snapshot(&self) -> std::io::Result<SnapshotFile> {
-        todo!()
+    pub async fn export_snapshot(&self) -> io::Result<SnapshotFile> {
+        let shared = Arc::clone(&self.shared);
+        let write = move || Capture::take(shared.state()).write(shared.snapshots.dir());
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+impl Shared {
+    /// With the writer's end of its watch hub.
+    pub(crate) fn new(
+        state: Arc<State>,
+        snapshots: Snapshots,
+        watch_buffer_events: usize,
+    ) -> (Arc<Shared>, Publisher) {
+        let (revision, applied) = {
+            let published = state.published.read();
+            (published.revision, published.applied.map(|id| id.index()))
+        };
+        let mut writer = None;
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+            let (hub, publisher) = hub::watch_hub(shared.clone(), revision, watch_buffer_events);
+            writer = Some(publisher);
+            Shared {
+                state: RwLock::new(state),
+                snapshots: Arc::new(snapshots),
+                hub,
+                applied: watch::Sender::new(applied),
+                lease_changes: watch::Sender::new(0),
+            }
+        });
+        (shared, writer.expect("set by the closure, which has run"))
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.read())
+    }
+
+    /// Goes on with what a former process left to sweep.
+    pub(crate) fn resume(&self) {
+        Sweeper::start(&self.state());
+    }
+
+    /// A chunk was published: wakes who waits for it.
+    pub(crate) fn applied(&self, committed: Committed) {
+        let applied = self.state.read().published.read().applied.map(|id| id.index());
+        self.applied.send_replace(applied);
+        if committed.leases_changed {
+            self.lease_changes.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    /// Puts another state in service. Returns the former one.
+    pub(crate) fn replace(&self, state: Arc<State>) -> Arc<State> {
+        let former = std::mem::replace(&mut *self.state.write(), state);
+        self.applied(Committed { leases_changed: true });
+        former
+    }
+}
+
+impl History for Shared {
+    fn current_revision(&self) -> i64 {
+        self.state().published.read().revision
+    }
+
+    fn compacted_revision(&self) -> i64 {
+        self.state().published.read().compacted
+    }
+
+    fn events(&self, query: &HistoryQuery<'_>) -> Result<HistoryEvents, HistoryError> {
+        let state = self.state();
+        let events = mvcc::events(&state.backend, &state.index, query);
+        // Looked at last: what is above it now was not swept while we read.
+        let compact_revision = state.published.read().compacted;
+        if query.from < compact_revision {
+            return Err(HistoryError::Compacted { compact_revision });
+        }
+        events.map_err(|error| {
+            tracing::error!(error = %io::Error::from(error), "a watcher's read failed");
+            HistoryError::Failed
+        })
     }
 }

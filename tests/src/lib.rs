@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cluster;
 pub mod etcdctl;
+pub mod lab;
 pub mod load;
 pub mod names;
 pub mod notes;

@@ -1,1 +1,225 @@
-//! To come.
+//! `agentctl`, also `agent ctl`: the command line of the cluster.
+//!
+//! Every command is a client of the etcd API and of nothing else, so that it works from any machine and against any
+//! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
+//! Never touches a member's data directory.
+
+mod client;
+mod cluster;
+mod duration;
+mod endpoint;
+mod error;
+mod format;
+mod kv;
+mod lease;
+mod member;
+mod options;
+mod range;
+mod snapshot;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use client::Client;
+use error::CliError;
+use format::Format;
+use options::GlobalOptions;
+
+/// The command line of the cluster: its keys, its documents, its members
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentctl",
+    version,
+    max_term_width = 100,
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    after_help = "Exit code 0: done, 1: failed, 2: wrong usage.\n`agentctl COMMAND --help` says more."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read, write and watch keys
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Who belongs to the cluster
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// How the members are
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
+    /// Hand leadership to another member
+    MoveLeader(member::MoveLeaderArgs),
+    /// Leases: keys that go when nobody renews them
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Copies of the whole store
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Print the completion script of a shell
+    #[command(after_help = "bash: source <(agentctl completion bash)\n\
+                            zsh:  agentctl completion zsh > \"${fpath[1]}/_agentctl\"\n\
+                            fish: agentctl completion fish > ~/.config/fish/completions/agentctl.fish")]
+    Completion {
+        /// Your shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// The version of this program, and of the cluster if it answers
+    Version,
+}
+
+/// What every command is given.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    format: Option<Format>,
+    hex: bool,
+}
+
+/// Runs one command line, whose first argument is the program's name, on a runtime of its own; not to be called from
+/// within one. Returns 0 when it is done, 1 when it failed, 2 when the command line is wrong.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            return if error.print().is_ok() {
+                ExitCode::from(code)
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(CliError::io("cannot start", &error))),
+    };
+    let result = runtime.block_on(run(cli));
+    runtime.shutdown_background();
+    finish(result)
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&Cli::command().try_get_matches_from(args)?)
+}
+
+fn finish(result: Result<(), CliError>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    // Nothing can be said any more when standard error is gone too.
+    let _ = std::io::stderr().lock().write_all(error.text().as_bytes());
+    error.exit_code()
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let command = match cli.command {
+        Command::Completion { shell } => return completion(shell),
+        command => command,
+    };
+    let session = cli.global.session()?;
+    match command {
+        Command::Kv(command) => command.run(&session).await,
+        Command::Member(command) => command.run(&session).await,
+        Command::Endpoint(command) => command.run(&session).await,
+        Command::MoveLeader(args) => args.run(&session).await,
+        Command::Lease(command) => command.run(&session).await,
+        Command::Snapshot(command) => command.run(&session).await,
+        Command::Version => version(&session).await,
+        Command::Completion { .. } => Ok(()),
+    }
+}
+
+fn completion(shell: Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "agentctl", &mut script);
+    format::write(&script)
+}
+
+async fn version(session: &Session) -> Result<(), CliError> {
+    let mut text = format!("agentctl {}\n", env!("CARGO_PKG_VERSION"));
+    match session.client.status().await {
+        Ok(status) => text.push_str(&format!(
+            "etcd API {} at {}\n",
+            status.version,
+            session.client.answering()
+        )),
+        Err(error) => text.push_str(&format!("cluster: {error}\n")),
+    }
+    format::write(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// clap finds two arguments of one id and two types only when it meets them.
+    #[test]
+    fn command_lines_are_understood() {
+        let lines = [
+            "kv get a --key k --cert c -w json --endpoints a:1",
+            "kv put a 1 --lease ff --prev-kv",
+            "kv put a",
+            "kv del a --prefix",
+            "kv watch a b --rev 3",
+            "kv txn -i",
+            "kv compact 3 --physical",
+            "kv compaction 3",
+            "member list -w simple",
+            "endpoint status --cluster",
+            "endpoint health",
+            "endpoint hashkv --rev 7",
+            "move-leader ionos",
+            "lease grant 60",
+            "lease revoke ff",
+            "lease timetolive ff --keys",
+            "lease list",
+            "lease keep-alive ff --once",
+            "snapshot save file",
+            "completion fish",
+            "version",
+        ];
+        for line in lines {
+            let args = ["agentctl"]
+                .into_iter()
+                .chain(line.split(' '))
+                .map(OsString::from);
+            parse(args).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_is_explained() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{path}: {} says nothing",
+                    argument.get_id()
+                );
+            }
+            for subcommand in command.get_subcommands() {
+                check(subcommand, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
+}

@@ -1,1 +1,375 @@
-//! To come.
+//! `agent run`'s settings: etcd's flag names where the meaning is etcd's, the same names in a YAML file and, as
+//! `AGENT_*`, in the environment. A flag beats the environment, which beats the file.
+
+mod file;
+mod urls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+use crate::node::identity::{InitialCluster, InitialClusterError};
+
+pub use file::{ConfigFileError, arguments_from_file};
+pub use urls::{ListenUrl, UrlError};
+
+/// Runs one member of the cluster, and keeps this host's Incus as the cluster's documents say.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct RunArgs {
+    /// YAML file with these settings, by their long names
+    #[arg(long, env = "AGENT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// This member's name, which is its host's
+    #[arg(long, env = "AGENT_NAME", default_value = "default", help_heading = "Member")]
+    pub name: String,
+    /// Where this member keeps its log and store [default: ./NAME.agent]
+    #[arg(long, env = "AGENT_DATA_DIR", value_name = "DIR", help_heading = "Member")]
+    pub data_dir: Option<PathBuf>,
+    /// Whose machine this is: OVH, IONOS, ...; shown, and used to spread instances
+    #[arg(
+        long,
+        env = "AGENT_PROVIDER",
+        value_name = "NAME",
+        default_value = "",
+        help_heading = "Member"
+    )]
+    pub provider: String,
+    /// The local Incus, or "none" for a store only
+    #[arg(
+        long,
+        env = "AGENT_INCUS_SOCKET",
+        value_name = "PATH|none",
+        default_value = "/var/lib/incus/unix.socket",
+        help_heading = "Member"
+    )]
+    pub incus_socket: PathBuf,
+
+    /// Where clients are served
+    #[arg(
+        long,
+        env = "AGENT_LISTEN_CLIENT_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379",
+        help_heading = "Clients"
+    )]
+    pub listen_client_urls: Vec<String>,
+    /// Where clients are told to go [default: --listen-client-urls]
+    #[arg(
+        long,
+        env = "AGENT_ADVERTISE_CLIENT_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        help_heading = "Clients"
+    )]
+    pub advertise_client_urls: Vec<String>,
+    /// Largest request a client may send, in bytes
+    #[arg(
+        long,
+        env = "AGENT_MAX_REQUEST_BYTES",
+        value_name = "BYTES",
+        default_value_t = 1_572_864,
+        help_heading = "Clients"
+    )]
+    pub max_request_bytes: usize,
+    /// Most operations in one transaction
+    #[arg(
+        long,
+        env = "AGENT_MAX_TXN_OPS",
+        value_name = "N",
+        default_value_t = 128,
+        help_heading = "Clients"
+    )]
+    pub max_txn_ops: usize,
+    /// How often an idle watch that asked for it is told how far it has come
+    #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
+    pub watch_progress_notify_interval: u64,
+
+    /// Where the other members reach this one
+    #[arg(
+        long,
+        env = "AGENT_LISTEN_PEER_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2380",
+        help_heading = "Cluster"
+    )]
+    pub listen_peer_urls: Vec<String>,
+    /// Where the other members are told to go; must equal this member's part of --initial-cluster
+    /// [default: that part]
+    #[arg(
+        long,
+        env = "AGENT_INITIAL_ADVERTISE_PEER_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        help_heading = "Cluster"
+    )]
+    pub initial_advertise_peer_urls: Vec<String>,
+    /// All first members: NAME=PEER_URL,NAME=PEER_URL,... [default: this member alone]
+    #[arg(
+        long,
+        env = "AGENT_INITIAL_CLUSTER",
+        value_name = "MEMBERS",
+        help_heading = "Cluster"
+    )]
+    pub initial_cluster: Option<String>,
+    /// "new": an empty data directory becomes a member; "existing": it is refused
+    #[arg(
+        long,
+        env = "AGENT_INITIAL_CLUSTER_STATE",
+        value_enum,
+        default_value = "new",
+        help_heading = "Cluster"
+    )]
+    pub initial_cluster_state: ClusterState,
+    /// Tells clusters apart that have the same peer URLs
+    #[arg(
+        long,
+        env = "AGENT_INITIAL_CLUSTER_TOKEN",
+        value_name = "TOKEN",
+        default_value = "etcd-cluster",
+        help_heading = "Cluster"
+    )]
+    pub initial_cluster_token: String,
+    /// Between two heartbeats of the leader, in milliseconds
+    #[arg(
+        long,
+        env = "AGENT_HEARTBEAT_INTERVAL",
+        value_name = "MS",
+        default_value_t = 100,
+        help_heading = "Cluster"
+    )]
+    pub heartbeat_interval: u64,
+    /// Without a leader for about this long, another is elected; in milliseconds
+    #[arg(
+        long,
+        env = "AGENT_ELECTION_TIMEOUT",
+        value_name = "MS",
+        default_value_t = 1000,
+        help_heading = "Cluster"
+    )]
+    pub election_timeout: u64,
+    /// Serve without TLS beyond loopback too
+    #[arg(long, env = "AGENT_ALLOW_PLAINTEXT", help_heading = "Cluster")]
+    pub allow_plaintext: bool,
+
+    /// Applied requests between two snapshots
+    #[arg(long, env = "AGENT_SNAPSHOT_COUNT", value_name = "N", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..), help_heading = "Storage")]
+    pub snapshot_count: u64,
+    /// Puts are refused while the keys and values take more than this; 0 for etcd's 2 GiB
+    #[arg(
+        long,
+        env = "AGENT_QUOTA_BACKEND_BYTES",
+        value_name = "BYTES",
+        default_value_t = 0,
+        help_heading = "Storage"
+    )]
+    pub quota_backend_bytes: u64,
+
+    /// What is logged: error, warn, info, debug, or a filter like "info,agent::peer=debug"
+    #[arg(
+        long,
+        env = "AGENT_LOG",
+        value_name = "LEVEL",
+        default_value = "info",
+        help_heading = "Logging"
+    )]
+    pub log_level: String,
+    /// How it is logged
+    #[arg(
+        long,
+        env = "AGENT_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        help_heading = "Logging"
+    )]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClusterState {
+    New,
+    Existing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Settings that are each fine, and wrong together or in this place.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    InitialCluster(#[from] InitialClusterError),
+    #[error("{flag}: {source}")]
+    Url { flag: &'static str, source: UrlError },
+    #[error(
+        "{flag}: {url} is reachable from other machines without TLS; listen on a loopback address, or say --allow-plaintext where the network itself is private"
+    )]
+    Plaintext { flag: &'static str, url: String },
+    #[error(
+        "--name {0:?} must be 1 to 63 letters, digits, dots or hyphens: it is the host's name in documents and keys"
+    )]
+    Name(String),
+}
+
+/// etcd's, where the flag says 0.
+const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+
+impl RunArgs {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the flag and the way out.
+    pub fn check(&self) -> Result<RunConfig, ConfigError> {
+        let name_fits = (1..=63).contains(&self.name.len())
+            && self
+                .name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        if !name_fits {
+            return Err(ConfigError::Name(self.name.clone()));
+        }
+        let listen_client = self.listeners("--listen-client-urls", &self.listen_client_urls)?;
+        let listen_peer = self.listeners("--listen-peer-urls", &self.listen_peer_urls)?;
+        let initial_cluster = match &self.initial_cluster {
+            Some(members) => InitialCluster::parse(members, &self.initial_cluster_token)?,
+            None => {
+                let urls = if self.initial_advertise_peer_urls.is_empty() {
+                    &self.listen_peer_urls
+                } else {
+                    &self.initial_advertise_peer_urls
+                };
+                let members: Vec<String> = urls.iter().map(|url| format!("{}={url}", self.name)).collect();
+                InitialCluster::parse(&members.join(","), &self.initial_cluster_token)?
+            }
+        };
+        let advertise_peer_urls = if self.initial_advertise_peer_urls.is_empty() {
+            let own = initial_cluster
+                .members
+                .values()
+                .find(|member| member.name == self.name);
+            own.map(|member| member.peer_urls.clone()).unwrap_or_default()
+        } else {
+            self.initial_advertise_peer_urls.clone()
+        };
+        initial_cluster.identity(&self.name, &advertise_peer_urls)?;
+        let advertise_client_urls = if self.advertise_client_urls.is_empty() {
+            self.listen_client_urls.clone()
+        } else {
+            for url in &self.advertise_client_urls {
+                ListenUrl::parse(url).map_err(|source| ConfigError::Url {
+                    flag: "--advertise-client-urls",
+                    source,
+                })?;
+            }
+            self.advertise_client_urls.clone()
+        };
+        Ok(RunConfig {
+            listen_client,
+            listen_peer,
+            initial_cluster,
+            advertise_peer_urls,
+            advertise_client_urls,
+            data_dir: self
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(format!("{}.agent", self.name))),
+            incus_socket: (self.incus_socket.as_os_str() != "none").then(|| self.incus_socket.clone()),
+            quota_bytes: if self.quota_backend_bytes == 0 {
+                DEFAULT_QUOTA_BYTES
+            } else {
+                self.quota_backend_bytes
+            },
+            heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
+            election_timeout: Duration::from_millis(self.election_timeout),
+            args: self.clone(),
+        })
+    }
+
+    fn listeners(&self, flag: &'static str, urls: &[String]) -> Result<Vec<ListenUrl>, ConfigError> {
+        urls.iter()
+            .map(|url| {
+                let parsed = ListenUrl::parse(url).map_err(|source| ConfigError::Url { flag, source })?;
+                if parsed.is_loopback() || self.allow_plaintext {
+                    Ok(parsed)
+                } else {
+                    Err(ConfigError::Plaintext {
+                        flag,
+                        url: url.clone(),
+                    })
+                }
+            })
+            .collect()
+    }
+}
+
+/// Settings that fit together.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    pub listen_client: Vec<ListenUrl>,
+    pub listen_peer: Vec<ListenUrl>,
+    pub initial_cluster: InitialCluster,
+    pub advertise_peer_urls: Vec<String>,
+    pub advertise_client_urls: Vec<String>,
+    pub data_dir: PathBuf,
+    /// `None`: a store only.
+    pub incus_socket: Option<PathBuf>,
+    pub quota_bytes: u64,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    /// The rest, as given.
+    pub args: RunArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn check(flags: &[&str]) -> Result<RunConfig, String> {
+        let arguments = std::iter::once("agent").chain(flags.iter().copied());
+        let command = Command::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        command.run.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_member_alone_needs_no_flags() {
+        let config = check(&[]).unwrap();
+        assert_eq!(config.initial_cluster.members.len(), 1);
+        assert_eq!(config.advertise_client_urls, ["http://127.0.0.1:2379"]);
+        assert_eq!(config.data_dir, PathBuf::from("default.agent"));
+    }
+
+    #[test]
+    fn the_wrong_setting_is_named_with_the_way_out() {
+        let error = |flags: &[&str]| check(flags).unwrap_err();
+        assert!(error(&["--listen-client-urls", "http://0.0.0.0:2379"]).contains("--allow-plaintext"));
+        assert!(error(&["--listen-peer-urls", "127.0.0.1:2380"]).starts_with("--listen-peer-urls:"));
+        assert!(error(&["--name", "a/b"]).starts_with("--name \"a/b\""));
+        assert!(
+            error(&["--name", "x", "--initial-cluster", "ovh=http://127.0.0.1:1"])
+                .contains("does not name this member")
+        );
+    }
+
+    #[test]
+    fn no_incus_is_a_choice() {
+        assert_eq!(check(&["--incus-socket", "none"]).unwrap().incus_socket, None);
+    }
+}

@@ -1,1 +1,42 @@
-//! To come.
+//! Documents: what an operator writes, and what a host answers.
+//!
+//! Owns the text of a document (YAML or JSON), its fields and rules, the keys it lives at, and the status a host
+//! writes on it. Everything here is pure: no store, no Incus, no clock but the one handed in.
+//!
+//! Must not: touch the network or the store, or know how a document is made true. A document that parses may
+//! still name something that does not exist on its host; that is the reconciler's to say.
+
+mod canonical;
+mod error;
+mod fields;
+mod keys;
+mod kind;
+mod lifecycle;
+mod name;
+mod spec;
+mod split;
+mod status;
+mod suggest;
+mod yaml;
+
+pub use canonical::{canonical_spec, canonical_text};
+pub use error::DocumentError;
+pub use fields::{Document, hosts_named, parse, parse_at};
+pub use keys::{
+    DesiredKey, desired_prefixes, key, parse_desired_key, parse_status_key, status_key, status_prefix,
+    status_prefixes,
+};
+pub use kind::{Kind, kinds};
+pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
+pub use spec::needs_restart;
+pub use split::split;
+pub use status::{Phase, Status, rfc3339_utc};
+
+/// Incus' own project, and the tenant of a document that names none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// The config keys that say whose an object is. Users may not set them.
+pub const OWNERSHIP_PREFIX: &str = "user.agent.";
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,64 @@
-//! The member: proposes, reads at the leader's commit, follows the membership.
+//! The member: proposes, reads at the leader's commit, follows the membership, keeps leases alive.
+//!
+//! [`Node`] is the handle that the API and the reconciler hold. [`bootstrap`] opens what is on disk and starts
+//! Raft; the tasks it returns are spawned by the server. This module knows no gRPC status and no HTTP.
 
-use proto::etcdserverpb::Member;
-use proto::replicated::{Reply, request::Op};
-use raft_store::Store;
+pub mod bootstrap;
+mod forward;
+pub mod identity;
+mod leases;
+mod membership;
+mod propose;
+mod read_index;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_store::wal::Identity;
+use raft_store::{StateMachine, Store, TypeConfig};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+pub use bootstrap::{NodeOptions, NodeTasks, StartError};
+pub use view::RaftView;
+
+/// openraft, as this project runs it.
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Cloneable handle of the running member.
-#[derive(Clone, Debug)]
-pub struct Node;
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    name: String,
+    timeouts: Timeouts,
+    raft: Raft,
+    store: Store,
+    view: watch::Receiver<RaftView>,
+    forwarder: forward::Forwarder,
+    read_rounds: mpsc::Sender<read_index::Waiter>,
+    leases: mpsc::Sender<leases::LeaseCommand>,
+    /// Bounds the proposals of this member's clients that are under way.
+    in_flight: Semaphore,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub election: Duration,
+    /// From a client's request to its answer.
+    pub request: Duration,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({} {:x})", self.inner.name, self.inner.identity.member_id)
+    }
+}
 
 /// Why a request to the member has no answer. All are transient but [`NodeError::Stopped`]; none says that the
 /// request had no effect, unless its text does.
@@ -40,104 +90,60 @@ pub enum NodeError {
     Stopped,
 }
 
-/// What this member sees of the Raft group now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RaftView {
-    pub term: u64,
-    /// 0: none known.
-    pub leader: u64,
-    /// Index of the last committed entry this member knows of.
-    pub committed_index: u64,
-    pub applied_index: u64,
-    pub is_learner: bool,
-}
-
 impl Node {
     #[must_use]
     pub fn member_id(&self) -> u64 {
-        todo!()
+        self.inner.identity.member_id
     }
 
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
-        todo!()
+        self.inner.identity.cluster_id
     }
 
     /// This member's name, which is its host's.
     #[must_use]
     pub fn name(&self) -> &str {
-        todo!()
+        &self.inner.name
     }
 
     /// The local applied state.
     #[must_use]
     pub fn store(&self) -> &Store {
-        todo!()
-    }
-
-    /// Replicates one request, through the leader wherever it is, and returns what apply answered. A refusal by
-    /// apply is an `Ok` whose result is `Refused`.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn propose(&self, _op: Op) -> Result<Reply, NodeError> {
-        todo!()
-    }
-
-    /// Completes once the local state has everything that was committed when this was called: what makes a read
-    /// linearizable.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn read_index(&self) -> Result<(), NodeError> {
-        todo!()
-    }
-
-    /// Renews a lease at the leader; its TTL in seconds, or 0 when there is no such lease.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn lease_keep_alive(&self, _id: i64) -> Result<i64, NodeError> {
-        todo!()
-    }
-
-    /// Seconds a lease has left, asked of the leader; -1 when there is no such lease.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn lease_time_to_live(&self, _id: i64) -> Result<i64, NodeError> {
-        todo!()
-    }
-
-    /// A random positive lease id that is not taken.
-    #[must_use]
-    pub fn new_lease_id(&self) -> i64 {
-        todo!()
-    }
-
-    /// The smallest TTL a lease may have, in seconds.
-    #[must_use]
-    pub fn min_lease_ttl_seconds(&self) -> i64 {
-        todo!()
-    }
-
-    /// Hands leadership to a voter.
-    ///
-    /// # Errors
-    /// [`NodeError::NotLeader`], [`NodeError::BadTransferee`], [`NodeError::Timeout`].
-    pub async fn move_leader(&self, _target: u64) -> Result<(), NodeError> {
-        todo!()
+        &self.inner.store
     }
 
     /// What this member sees of the group; the receiver changes whenever that does.
     #[must_use]
     pub fn raft_view(&self) -> watch::Receiver<RaftView> {
-        todo!()
+        self.inner.view.clone()
     }
 
-    /// The members as etcd shows them, ascending by id.
+    /// How long elections and requests may take.
     #[must_use]
-    pub fn members(&self) -> Vec<Member> {
-        todo!()
+    pub fn timeouts(&self) -> Timeouts {
+        self.inner.timeouts
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    fn view(&self) -> RaftView {
+        *self.inner.view.borrow()
+    }
+
+    fn leads(&self) -> bool {
+        self.view().leader == self.member_id()
+    }
+
+    /// Waits until what is known of the leader changes, or a moment: a leader that has lost its quorum's
+    /// lease refuses proposals without any change of view.
+    async fn wait_for_leader(&self, seen: RaftView) {
+        const MOMENT: Duration = Duration::from_millis(20);
+        let mut view = self.inner.view.clone();
+        let changed = view.wait_for(|now| (now.leader, now.term) != (seen.leader, seen.term));
+        // Both outcomes lead to the same: the caller looks again.
+        let _ = tokio::time::timeout(MOMENT, changed).await;
     }
 }

@@ -1,1 +1,6 @@
-//! To come.
+//! The reconciler.
+mod desired;
+mod observe;
+mod ownership;
+mod plan;
+mod step;

@@ -1,6 +1,30 @@
-//! The write-ahead log.
+//! The write-ahead log: votes and entries, durable before they are acknowledged.
+//!
+//! It owns the files of one directory: segments of records (`format`, `record`, `segment`), the thread that writes them
+//! (`writer`), what is done at a start (`recovery`, `scan`), and where every unpurged entry is (`index`, `read`).
+//! [`crate::LogStore`] is what openraft sees of it.
+//!
+//! What it must not do: decide what is appended, truncated or purged; retry a write or a sync that failed; cut anything
+//! that may have been acknowledged; hold a lock while it touches a file.
+
+mod error;
+mod format;
+mod index;
+mod read;
+mod record;
+mod recovery;
+mod scan;
+mod segment;
+mod writer;
 
 use std::path::PathBuf;
+
+pub use error::OpenLogError;
+pub(crate) use index::{Found, entry_bytes};
+pub(crate) use read::read_entries;
+pub(crate) use recovery::recover;
+pub(crate) use segment::{list, sync_dir};
+pub(crate) use writer::{Request, Shared, Writer};
 
 /// Whose log this is. Written into every segment; opening another's is refused by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

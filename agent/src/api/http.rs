@@ -1,0 +1,66 @@
+//! The plain HTTP routes: probes, version and metrics; and what all other paths answer.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use tonic::Status;
+
+use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION, health};
+use crate::telemetry::{Metrics, NodeSample};
+
+pub(super) fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .with_state(api)
+}
+
+async fn version() -> Response {
+    let body = serde_json::json!({ "etcdserver": ETCD_VERSION, "etcdcluster": ETCD_CLUSTER_VERSION });
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let text = api.metrics.encode(&sample(&api));
+    ([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()
+}
+
+/// What the node and the store know at the time of a scrape.
+fn sample(api: &Api) -> NodeSample {
+    let view = api.view();
+    let store = api.node.store();
+    let (db_bytes, db_in_use_bytes) = store.size_bytes();
+    NodeSample {
+        member_id: api.node.member_id(),
+        view,
+        revision: store.revision(),
+        compacted_revision: store.compacted_revision(),
+        leases: store.leases().len() as u64,
+        db_bytes,
+        db_in_use_bytes,
+        quota_bytes: api.options.quota_bytes,
+        etcd_version: ETCD_VERSION,
+        etcd_cluster_version: ETCD_CLUSTER_VERSION,
+    }
+}
+
+/// For a gRPC client a method that is not there, for everyone else a page that is not there.
+pub(super) async fn not_found(headers: HeaderMap) -> Response {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes)
+        .unwrap_or_default();
+    if content_type.starts_with(b"application/grpc") {
+        Status::unimplemented("unknown service").into_http::<axum::body::Body>()
+    } else {
+        (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+    }
+}

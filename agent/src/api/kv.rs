@@ -1,0 +1,100 @@
+//! etcd's KV service.
+
+use std::sync::Arc;
+
+use prost::Message;
+use proto::etcdserverpb::kv_server::Kv;
+use proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+};
+use proto::replicated::reply::Result as Outcome;
+use proto::replicated::request::Op;
+use tonic::{Request, Response, Status};
+
+use super::interceptor::Needs;
+use super::status::ApiError;
+use super::{Api, validate};
+
+#[derive(Clone, Debug)]
+pub(super) struct KvService(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let KvService(api) = self;
+        let needs = if request.get_ref().serializable {
+            Needs::AnyMember
+        } else {
+            Needs::Voter
+        };
+        api.admit(request.metadata(), needs)?;
+        let request = request.into_inner();
+        validate::range(&request)?;
+        if !request.serializable {
+            api.node.read_index().await.map_err(ApiError::from)?;
+        }
+        let found = api.node.store().range(&request).map_err(ApiError::from)?;
+        Ok(Response::new(RangeResponse {
+            header: api.header_at(found.revision),
+            kvs: found.kvs,
+            more: found.more,
+            count: found.count,
+        }))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let KvService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        let request = request.into_inner();
+        validate::put(&request)?;
+        validate::size(request.encoded_len(), api.options.max_request_bytes)?;
+        match api.propose(Op::Put(request)).await? {
+            (header, Outcome::Put(response)) => Ok(Response::new(PutResponse { header, ..response })),
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let KvService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        let request = request.into_inner();
+        validate::delete_range(&request)?;
+        validate::size(request.encoded_len(), api.options.max_request_bytes)?;
+        match api.propose(Op::DeleteRange(request)).await? {
+            (header, Outcome::DeleteRange(response)) => {
+                Ok(Response::new(DeleteRangeResponse { header, ..response }))
+            }
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+
+    /// Transactions that only read are replicated too: evaluating them is apply's alone, so that there is one
+    /// meaning of a comparison.
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let KvService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        let request = request.into_inner();
+        validate::txn(&request, api.options.max_txn_ops)?;
+        validate::size(request.encoded_len(), api.options.max_request_bytes)?;
+        match api.propose(Op::Txn(request)).await? {
+            (header, Outcome::Txn(response)) => Ok(Response::new(TxnResponse { header, ..response })),
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let KvService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        match api.propose(Op::Compact(request.into_inner())).await? {
+            (header, Outcome::Compact(_)) => Ok(Response::new(CompactionResponse { header })),
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! etcd's Lease service.
+//!
+//! Grants and revokes are replicated; deadlines are the leader's, so renewing and asking for the time left go to
+//! the leader through the node.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::future::BoxFuture;
+use futures::stream;
+use proto::etcdserverpb::lease_server::Lease;
+use proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+};
+use proto::replicated::reply::Result as Outcome;
+use proto::replicated::request::Op;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::interceptor::Needs;
+use super::status::{self, ApiError};
+use super::{Api, validate};
+
+#[derive(Clone, Debug)]
+pub(super) struct LeaseService(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl Lease for LeaseService {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let LeaseService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        let mut request = request.into_inner();
+        request.ttl = validate::lease_ttl_seconds(request.ttl, api.node.min_lease_ttl_seconds())?;
+        if request.id == 0 {
+            request.id = api.node.new_lease_id();
+        }
+        match api.propose(Op::LeaseGrant(request)).await? {
+            (header, Outcome::LeaseGrant(response)) => {
+                Ok(Response::new(LeaseGrantResponse { header, ..response }))
+            }
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let LeaseService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        match api.propose(Op::LeaseRevoke(request.into_inner())).await? {
+            (header, Outcome::LeaseRevoke(_)) => Ok(Response::new(LeaseRevokeResponse { header })),
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
+    }
+
+    type LeaseKeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let LeaseService(api) = self;
+        let caller = api.admit(request.metadata(), Needs::Voter)?;
+        let ending = {
+            let api = api.clone();
+            Box::pin(async move { api.stream_must_end(&caller).await })
+        };
+        let renewals = KeepAlive {
+            api: api.clone(),
+            requests: request.into_inner(),
+            ending,
+        };
+        Ok(Response::new(Box::pin(stream::try_unfold(
+            renewals,
+            KeepAlive::next,
+        ))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let ttl = match api.node.lease_time_to_live(id).await {
+            Ok(ttl) => ttl,
+            Err(error) => match ApiError::from(error) {
+                ApiError::LeaseNotFound => -1,
+                error => return Err(error.into()),
+            },
+        };
+        // The leader knows the time, this member the keys: it must not be behind what the leader answered.
+        api.node.read_index().await.map_err(ApiError::from)?;
+        let store = api.node.store();
+        let response = match store.lease(id) {
+            Some(lease) if ttl >= 0 => LeaseTimeToLiveResponse {
+                header: api.header_now(),
+                id,
+                ttl,
+                granted_ttl: lease.granted_ttl_seconds,
+                keys: if keys { store.lease_keys(id) } else { Vec::new() },
+            },
+            _ => LeaseTimeToLiveResponse {
+                header: api.header_now(),
+                id,
+                ttl: -1,
+                granted_ttl: 0,
+                keys: Vec::new(),
+            },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let LeaseService(api) = self;
+        api.admit(request.metadata(), Needs::Voter)?;
+        api.node.read_index().await.map_err(ApiError::from)?;
+        let leases = api
+            .node
+            .store()
+            .leases()
+            .iter()
+            .map(|lease| LeaseStatus { id: lease.id })
+            .collect();
+        Ok(Response::new(LeaseLeasesResponse {
+            header: api.header_now(),
+            leases,
+        }))
+    }
+}
+
+/// One client's stream of renewals, answered in order.
+struct KeepAlive {
+    api: Arc<Api>,
+    requests: Streaming<LeaseKeepAliveRequest>,
+    ending: BoxFuture<'static, ApiError>,
+}
+
+impl KeepAlive {
+    /// The answer to the next request; `None` when the client has no more.
+    async fn next(mut self) -> Result<Option<(LeaseKeepAliveResponse, KeepAlive)>, Status> {
+        let answer = async {
+            let request = self
+                .requests
+                .message()
+                .await
+                .map_err(|status| status::too_large_message(&status).unwrap_or(status))?;
+            let Some(LeaseKeepAliveRequest { id }) = request else {
+                return Ok(None);
+            };
+            // A lease that is gone is an answer, and the stream goes on for the others.
+            let ttl = match self.api.node.lease_keep_alive(id).await.map_err(ApiError::from) {
+                Ok(ttl) => ttl,
+                Err(ApiError::LeaseNotFound) => 0,
+                Err(error) => return Err(Status::from(error)),
+            };
+            Ok(Some(LeaseKeepAliveResponse {
+                header: self.api.header_now(),
+                id,
+                ttl,
+            }))
+        };
+        let answered = tokio::select! {
+            answered = answer => answered?,
+            error = &mut self.ending => return Err(error.into()),
+        };
+        Ok(answered.map(|response| (response, self)))
+    }
+}

@@ -1,0 +1,279 @@
+//! The one table of errors: what clients are told, and with which code.
+//!
+//! etcd's clients compare these texts, so each stands here once, letter by letter. Nothing else in the API makes
+//! a [`Status`] of its own, except for calls that are not implemented.
+
+use proto::replicated::Refusal;
+use raft_store::ReadError;
+use tonic::{Code, Status};
+
+use crate::node::NodeError;
+
+/// Why a call has no answer, in etcd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ApiError {
+    // The shape of the request.
+    EmptyKey,
+    KeyNotFound,
+    ValueProvided,
+    LeaseProvided,
+    TooManyOps,
+    DuplicateKey,
+    InvalidSortOption,
+    RequestTooLarge,
+    LeaseTtlTooLarge,
+    // What apply or a read says.
+    Compacted,
+    FutureRevision,
+    LeaseNotFound,
+    LeaseExists,
+    NoSpace,
+    Corrupt,
+    PermissionDenied,
+    AuthOldRevision,
+    NotCapable,
+    // The state of the member and of its group.
+    TimedOut,
+    NoLeader,
+    LeaderChanged,
+    TooManyRequests,
+    NotLeader,
+    BadTransferee,
+    Stopped,
+    NotSupportedForLearner,
+    AuthNotEnabled,
+    /// Apply answered something else than what was asked: a bug, never a client's doing.
+    UnexpectedReply,
+    /// A snapshot could not be written or read.
+    SnapshotFailed,
+}
+
+impl ApiError {
+    /// The table.
+    pub(super) const fn parts(self) -> (Code, &'static str) {
+        use ApiError as E;
+        match self {
+            E::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
+            E::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+            E::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+            E::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+            E::TooManyOps => (
+                Code::InvalidArgument,
+                "etcdserver: too many operations in txn request",
+            ),
+            E::DuplicateKey => (
+                Code::InvalidArgument,
+                "etcdserver: duplicate key given in txn request",
+            ),
+            E::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+            E::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+            E::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+            E::Compacted => (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            E::FutureRevision => (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
+            E::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+            E::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
+            E::NoSpace => (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+            ),
+            E::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
+            E::PermissionDenied => (Code::PermissionDenied, "etcdserver: permission denied"),
+            E::AuthOldRevision => (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
+            E::NotCapable => (Code::FailedPrecondition, "etcdserver: not capable"),
+            E::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
+            E::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+            E::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
+            E::TooManyRequests => (Code::ResourceExhausted, "etcdserver: too many requests"),
+            E::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+            E::BadTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+            E::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+            E::NotSupportedForLearner => (
+                Code::FailedPrecondition,
+                "etcdserver: rpc not supported for learner",
+            ),
+            E::AuthNotEnabled => (
+                Code::FailedPrecondition,
+                "etcdserver: authentication is not enabled",
+            ),
+            E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
+            E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
+        }
+    }
+
+    pub(super) const fn text(self) -> &'static str {
+        self.parts().1
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Status {
+        let (code, text) = error.parts();
+        Status::new(code, text)
+    }
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> ApiError {
+        match error {
+            NodeError::Timeout => ApiError::TimedOut,
+            NodeError::NoLeader => ApiError::NoLeader,
+            NodeError::LeaderChanged => ApiError::LeaderChanged,
+            NodeError::TooManyRequests => ApiError::TooManyRequests,
+            NodeError::NotLeader => ApiError::NotLeader,
+            NodeError::BadTransferee => ApiError::BadTransferee,
+            NodeError::LeaseNotFound => ApiError::LeaseNotFound,
+            NodeError::Stopped => ApiError::Stopped,
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> ApiError {
+        match error {
+            ReadError::Compacted => ApiError::Compacted,
+            ReadError::FutureRevision => ApiError::FutureRevision,
+            // The member is about to stop: another one has the answer.
+            ReadError::Failed => ApiError::Stopped,
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
+        match refusal {
+            Refusal::Unspecified => ApiError::UnexpectedReply,
+            Refusal::Compacted => ApiError::Compacted,
+            Refusal::FutureRevision => ApiError::FutureRevision,
+            Refusal::KeyNotFound => ApiError::KeyNotFound,
+            Refusal::LeaseNotFound => ApiError::LeaseNotFound,
+            Refusal::LeaseExists => ApiError::LeaseExists,
+            Refusal::NoSpace => ApiError::NoSpace,
+            Refusal::Corrupt => ApiError::Corrupt,
+            Refusal::PermissionDenied => ApiError::PermissionDenied,
+            Refusal::AuthOldRevision => ApiError::AuthOldRevision,
+            Refusal::UnknownRequest => ApiError::NotCapable,
+        }
+    }
+}
+
+/// A call whose place is kept, and that a later release answers.
+pub(super) fn unimplemented(what: &str) -> Status {
+    Status::unimplemented(format!("etcdserver: {what} is not implemented by this agent yet"))
+}
+
+/// tonic says `OutOfRange` of a message over the limit, gRPC's own servers say `ResourceExhausted`, and clients
+/// take `OutOfRange` for a compacted or future revision. `None`: another status, to be left as it is.
+pub(super) fn too_large_message(status: &Status) -> Option<Status> {
+    if status.code() != Code::OutOfRange {
+        return None;
+    }
+    let rest = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
+    let limit = rest.strip_suffix(" bytes")?;
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    Some(Status::resource_exhausted(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn node_errors() {
+        let all = [
+            NodeError::Timeout,
+            NodeError::NoLeader,
+            NodeError::LeaderChanged,
+            NodeError::TooManyRequests,
+            NodeError::NotLeader,
+            NodeError::BadTransferee,
+            NodeError::LeaseNotFound,
+            NodeError::Stopped,
+        ];
+        check(
+            all,
+            &expect![[r#"
+                Timeout: Unavailable etcdserver: request timed out
+                NoLeader: Unavailable etcdserver: no leader
+                LeaderChanged: Unavailable etcdserver: leader changed
+                TooManyRequests: ResourceExhausted etcdserver: too many requests
+                NotLeader: FailedPrecondition etcdserver: not leader
+                BadTransferee: FailedPrecondition etcdserver: bad leader transferee
+                LeaseNotFound: NotFound etcdserver: requested lease not found
+                Stopped: Unavailable etcdserver: server stopped
+            "#]],
+        );
+    }
+
+    #[test]
+    fn read_errors() {
+        check(
+            [ReadError::Compacted, ReadError::FutureRevision, ReadError::Failed],
+            &expect![[r#"
+                Compacted: OutOfRange etcdserver: mvcc: required revision has been compacted
+                FutureRevision: OutOfRange etcdserver: mvcc: required revision is a future revision
+                Failed: Unavailable etcdserver: server stopped
+            "#]],
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        check(
+            (0..=10).map(|number| Refusal::try_from(number).unwrap()),
+            &expect![[r#"
+                Unspecified: Internal etcdserver: unexpected answer from apply
+                Compacted: OutOfRange etcdserver: mvcc: required revision has been compacted
+                FutureRevision: OutOfRange etcdserver: mvcc: required revision is a future revision
+                KeyNotFound: InvalidArgument etcdserver: key not found
+                LeaseNotFound: NotFound etcdserver: requested lease not found
+                LeaseExists: FailedPrecondition etcdserver: lease already exists
+                NoSpace: ResourceExhausted etcdserver: mvcc: database space exceeded
+                Corrupt: DataLoss etcdserver: corrupt cluster
+                PermissionDenied: PermissionDenied etcdserver: permission denied
+                AuthOldRevision: InvalidArgument etcdserver: revision of auth store is old
+                UnknownRequest: FailedPrecondition etcdserver: not capable
+            "#]],
+        );
+    }
+
+    fn check<E>(errors: impl IntoIterator<Item = E>, expected: &expect_test::Expect)
+    where
+        E: std::fmt::Debug,
+        ApiError: From<E>,
+    {
+        let lines: String = errors
+            .into_iter()
+            .map(|error| {
+                let name = format!("{error:?}");
+                let status = Status::from(ApiError::from(error));
+                format!("{name}: {:?} {}\n", status.code(), status.message())
+            })
+            .collect();
+        expected.assert_eq(&lines);
+    }
+
+    #[test]
+    fn only_a_message_over_the_limit_is_renamed() {
+        let tonics =
+            "Error, decoded message length too large: found 2097160 bytes, the limit is: 2097152 bytes";
+        let renamed = too_large_message(&Status::out_of_range(tonics)).unwrap();
+        assert_eq!(renamed.code(), Code::ResourceExhausted);
+        assert_eq!(
+            renamed.message(),
+            "grpc: received message larger than max (2097160 vs. 2097152)"
+        );
+        assert!(too_large_message(&ApiError::Compacted.into()).is_none());
+        assert!(too_large_message(&ApiError::NoSpace.into()).is_none());
+    }
+}

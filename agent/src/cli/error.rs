@@ -1,0 +1,209 @@
+//! How a command ends when it does not succeed: one line of what went wrong, one of what to do next.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use thiserror::Error;
+use tonic::{Code, Status};
+
+/// Why a command failed. Shown as `error: MESSAGE`, followed by the hint.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{message}")]
+pub(crate) struct CliError {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Exit code 1.
+    Failed,
+    /// Exit code 2: the command line itself is wrong.
+    Usage,
+    /// Exit code 1, and what happened was already said.
+    AlreadySaid,
+    /// Whoever read our output went away: nothing is left to say, and nothing went wrong here.
+    ReaderGone,
+}
+
+impl CliError {
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Failed,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Usage,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn already_said() -> Self {
+        Self {
+            kind: Kind::AlreadySaid,
+            message: "failed".to_owned(),
+            hint: None,
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What a file or directory refused.
+    pub(crate) fn io(what: impl Display, error: &io::Error) -> Self {
+        Self::failed(format!("{what}: {}", os_text(error)))
+    }
+
+    pub(crate) fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self {
+                kind: Kind::ReaderGone,
+                message: "reader gone".to_owned(),
+                hint: None,
+            }
+        } else {
+            Self::io("standard output", error)
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self.kind {
+            Kind::Failed | Kind::AlreadySaid => ExitCode::from(1),
+            Kind::Usage => ExitCode::from(2),
+            Kind::ReaderGone => ExitCode::SUCCESS,
+        }
+    }
+
+    /// What belongs on standard error; empty when there is nothing to say.
+    pub(crate) fn text(&self) -> String {
+        match self.kind {
+            Kind::AlreadySaid | Kind::ReaderGone => String::new(),
+            Kind::Failed | Kind::Usage => {
+                let hint = self
+                    .hint
+                    .as_ref()
+                    .map(|hint| format!("{hint}\n"))
+                    .unwrap_or_default();
+                format!("error: {}\n{hint}", self.message)
+            }
+        }
+    }
+}
+
+/// An answer of the cluster that is an error, in its own words, with what helps against it.
+impl From<Status> for CliError {
+    fn from(status: Status) -> Self {
+        let message = status.message();
+        let error = if message.is_empty() {
+            Self::failed(format!("the member answered {:?} without a word", status.code()))
+        } else {
+            Self::failed(message)
+        };
+        match status_hint(status.code(), message) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+fn status_hint(code: Code, message: &str) -> Option<&'static str> {
+    let hints = [
+        (
+            "required revision has been compacted",
+            "history up to there is gone already: name a newer revision",
+        ),
+        (
+            "required revision is a future revision",
+            "the store has not come that far: `agentctl endpoint status`",
+        ),
+        (
+            "database space exceeded",
+            "delete what is not needed, then `agentctl kv compact`",
+        ),
+        (
+            "requested lease not found",
+            "it has expired or was revoked: `agentctl lease list` shows those alive",
+        ),
+        ("request is too large", "a request may hold 1.5 MiB: split it"),
+        (
+            "too many operations in txn request",
+            "a transaction may hold 128 operations: split it",
+        ),
+        (
+            "not leader",
+            "ask the leader: `agentctl endpoint status` shows which it is",
+        ),
+        (
+            "bad leader transferee",
+            "name a voter: `agentctl member list` shows them",
+        ),
+        (
+            "no leader",
+            "most members must be up to agree: `agentctl endpoint status` shows which are",
+        ),
+        (
+            "user name is empty",
+            "the cluster wants to know who you are: --user NAME:PASSWORD",
+        ),
+        ("permission denied", "this user's roles do not cover that key"),
+    ];
+    hints
+        .iter()
+        .find(|(text, _)| message.contains(text))
+        .map(|(_, hint)| *hint)
+        .or(match code {
+            Code::Unimplemented => Some("this member is too old or too new for that command"),
+            _ => None,
+        })
+}
+
+/// The error of the operating system in its own words, without Rust's `(os error 2)`.
+pub(crate) fn os_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_cluster_says_what_to_do() {
+        let status = Status::failed_precondition("etcdserver: not leader");
+        assert_eq!(
+            CliError::from(status).text(),
+            "error: etcdserver: not leader\nask the leader: `agentctl endpoint status` shows which it is\n"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let error = CliError::output(&io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(error.text(), "");
+        assert_eq!(
+            format!("{:?}", error.exit_code()),
+            format!("{:?}", ExitCode::SUCCESS)
+        );
+    }
+
+    #[test]
+    fn errors_of_the_system_lose_their_number() {
+        assert_eq!(
+            os_text(&io::Error::from_raw_os_error(2)),
+            "no such file or directory"
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! `kv watch`: follows keys over any number of lost endpoints, without a gap and without a repetition.
+
+use std::time::Duration;
+
+use clap::Args;
+use proto::etcdserverpb as pb;
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+use crate::cli::Session;
+use crate::cli::error::CliError;
+use crate::cli::format::{self, Format, json, simple};
+use crate::cli::range::{KeyRange, RangeArgs};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  agentctl kv watch greeting\n  agentctl kv watch /tenants/ --prefix --rev 1\n\n\
+                        Goes on until Ctrl-C. When its member is lost it resumes at another, where it stopped."
+)]
+pub(in crate::cli) struct WatchArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// From this revision on, history included; 0 for from now on
+    #[arg(long, value_name = "REVISION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    rev: i64,
+    /// Show the value from before, too
+    #[arg(long)]
+    prev_kv: bool,
+    /// Ask for a sign of life when nothing changes (shown with -w json)
+    #[arg(long)]
+    progress_notify: bool,
+}
+
+/// Where the watch stands: what to ask for when the stream breaks.
+#[derive(Debug)]
+struct Position {
+    /// 0 until the cluster said where "now" is.
+    next_revision: i64,
+}
+
+impl Position {
+    /// Follows the stream. Events carry the revision they end at; the rest says how far the member is.
+    fn advance(&mut self, response: &pb::WatchResponse) {
+        let revision = match response.events.last().and_then(|event| event.kv.as_ref()) {
+            Some(kv) => kv.mod_revision,
+            // A progress report, or the answer to the creation of a watch that starts now.
+            None if !response.created || self.next_revision == 0 => {
+                response.header.map_or(0, |header| header.revision)
+            }
+            None => return,
+        };
+        self.next_revision = self.next_revision.max(revision + 1);
+    }
+}
+
+impl WatchArgs {
+    pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+        let range = self.range.clone().range()?;
+        let mut position = Position {
+            next_revision: self.rev,
+        };
+        let mut pause = FIRST_PAUSE;
+        let mut opened_once = false;
+        loop {
+            match session.client.watch(self.request(&range, &position)).await {
+                Ok((endpoint, stream)) => {
+                    opened_once = true;
+                    let before = position.next_revision;
+                    let lost = self.follow(session, stream, &mut position).await?;
+                    session.client.prefer_next();
+                    let next = position.next_revision;
+                    eprintln!(
+                        "{endpoint} is lost ({}): resuming at revision {next}",
+                        lost.message()
+                    );
+                    if next > before {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                // Nobody there from the start is the user's mistake; later it is an outage, and it passes.
+                Err(error) if !opened_once => return Err(error),
+                Err(_still_nobody) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn request(&self, range: &KeyRange, position: &Position) -> pb::WatchCreateRequest {
+        pb::WatchCreateRequest {
+            key: range.key.clone(),
+            range_end: range.range_end.clone(),
+            start_revision: position.next_revision,
+            prev_kv: self.prev_kv,
+            progress_notify: self.progress_notify,
+            ..Default::default()
+        }
+    }
+
+    /// Shows what comes until the stream breaks; then says how. A refusal is an error.
+    async fn follow(
+        &self,
+        session: &Session,
+        mut stream: tonic::Streaming<pb::WatchResponse>,
+        position: &mut Position,
+    ) -> Result<Status, CliError> {
+        loop {
+            let response = match stream.message().await {
+                Ok(Some(response)) => response,
+                Ok(None) => return Ok(Status::unavailable("the member closed the stream")),
+                Err(status) if is_refusal(&status) => return Err(status.into()),
+                Err(status) => return Ok(status),
+            };
+            if response.canceled {
+                return canceled(response);
+            }
+            position.advance(&response);
+            if session.format == Some(Format::Json) {
+                if !response.created {
+                    format::write_json(&json::watch(&response))?;
+                }
+                continue;
+            }
+            let mut out = Vec::new();
+            for event in &response.events {
+                simple::event(
+                    &mut out,
+                    event,
+                    simple::Style {
+                        hex: session.hex,
+                        value_only: false,
+                    },
+                );
+            }
+            format::write(&out)?;
+        }
+    }
+}
+
+/// What another endpoint would answer too.
+fn is_refusal(status: &Status) -> bool {
+    let codes = [
+        Code::InvalidArgument,
+        Code::PermissionDenied,
+        Code::Unauthenticated,
+        Code::Unimplemented,
+        Code::OutOfRange,
+        Code::FailedPrecondition,
+    ];
+    std::error::Error::source(status).is_none() && codes.contains(&status.code())
+}
+
+fn canceled(response: pb::WatchResponse) -> Result<Status, CliError> {
+    let oldest = response.compact_revision;
+    if oldest > 0 {
+        return Err(
+            CliError::failed(format!("history before revision {oldest} has been compacted")).hint(format!(
+                "watch from there: --rev {oldest}; or from now on: leave --rev out"
+            )),
+        );
+    }
+    // A member that lost its leader ends its watches; another may have one.
+    if response.cancel_reason.contains("no leader") {
+        return Ok(Status::unavailable(response.cancel_reason));
+    }
+    Err(CliError::failed(format!(
+        "the member ended the watch: {}",
+        response.cancel_reason
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::mvccpb::{Event, KeyValue};
+
+    use super::*;
+
+    fn response(created: bool, revision: i64, events: &[i64]) -> pb::WatchResponse {
+        let event = |mod_revision| Event {
+            kv: Some(KeyValue {
+                mod_revision,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        pb::WatchResponse {
+            header: Some(pb::ResponseHeader {
+                revision,
+                ..Default::default()
+            }),
+            created,
+            events: events.iter().copied().map(event).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_watch_from_now_resumes_after_the_now_it_began_at() {
+        let mut position = Position { next_revision: 0 };
+        position.advance(&response(true, 7, &[]));
+        assert_eq!(position.next_revision, 8);
+        position.advance(&response(false, 20, &[9, 10]));
+        assert_eq!(
+            position.next_revision, 11,
+            "20 is where the member is, 10 what was delivered"
+        );
+        position.advance(&response(false, 30, &[]));
+        assert_eq!(
+            position.next_revision, 31,
+            "a progress report covers all before it"
+        );
+    }
+
+    #[test]
+    fn a_watch_from_a_revision_does_not_jump_over_history() {
+        let mut position = Position { next_revision: 3 };
+        position.advance(&response(true, 100, &[]));
+        assert_eq!(position.next_revision, 3);
+        position.advance(&response(false, 100, &[5]));
+        assert_eq!(position.next_revision, 6);
+    }
+
+    #[test]
+    fn compacted_history_is_explained() {
+        let gone = pb::WatchResponse {
+            canceled: true,
+            compact_revision: 9,
+            ..Default::default()
+        };
+        expect_test::expect![[r#"
+            error: history before revision 9 has been compacted
+            watch from there: --rev 9; or from now on: leave --rev out
+        "#]]
+        .assert_eq(&canceled(gone).unwrap_err().text());
+    }
+}

@@ -1,0 +1,199 @@
+//! `agentctl lease`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use proto::etcdserverpb as pb;
+use tokio::time::sleep;
+
+use super::Session;
+use super::error::CliError;
+use super::format::{self, Format, json};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LeaseCommand {
+    /// Make a lease; prints its id
+    Grant {
+        /// Seconds it lives without being renewed
+        #[arg(value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
+        ttl: i64,
+    },
+    /// End a lease now; its keys go with it
+    Revoke {
+        /// The lease (hexadecimal)
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: i64,
+    },
+    /// How long a lease has left
+    Timetolive {
+        /// The lease (hexadecimal)
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: i64,
+        /// Show its keys, too
+        #[arg(long)]
+        keys: bool,
+    },
+    /// All leases
+    List,
+    /// Renew a lease until Ctrl-C
+    KeepAlive(KeepAliveArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct KeepAliveArgs {
+    /// The lease (hexadecimal)
+    #[arg(value_name = "ID", value_parser = parse_id)]
+    id: i64,
+    /// Renew it once only
+    #[arg(long)]
+    once: bool,
+}
+
+/// A lease's id, in hexadecimal as everything shows it.
+pub(super) fn parse_id(text: &str) -> Result<i64, String> {
+    i64::from_str_radix(text, 16)
+        .ok()
+        .filter(|id| *id >= 0)
+        .ok_or_else(|| format!("`{text}` is not a lease id; it looks like 32695410dcc0ca06"))
+}
+
+impl LeaseCommand {
+    pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+        let json = session.format == Some(Format::Json);
+        let client = &session.client;
+        let (value, text) = match self {
+            Self::Grant { ttl } => {
+                let granted = client.lease_grant(pb::LeaseGrantRequest { ttl, id: 0 }).await?;
+                (json::lease_grant(&granted), grant_text(&granted))
+            }
+            Self::Revoke { id } => {
+                let revoked = client.lease_revoke(id).await?;
+                (json::lease_revoke(&revoked), format!("lease {id:016x} revoked\n"))
+            }
+            Self::Timetolive { id, keys } => {
+                let answer = client
+                    .lease_time_to_live(pb::LeaseTimeToLiveRequest { id, keys })
+                    .await?;
+                (
+                    json::lease_time_to_live(&answer),
+                    time_to_live_text(&answer, keys),
+                )
+            }
+            Self::List => {
+                let answer = client.leases().await?;
+                (json::leases(&answer), list_text(&answer))
+            }
+            Self::KeepAlive(args) => return args.run(session).await,
+        };
+        if json {
+            format::write_json(&value)
+        } else {
+            format::write(text.as_bytes())
+        }
+    }
+}
+
+impl KeepAliveArgs {
+    async fn run(self, session: &Session) -> Result<(), CliError> {
+        loop {
+            let answer = session.client.lease_keep_alive(self.id).await?;
+            if answer.ttl <= 0 {
+                return Err(
+                    CliError::failed(format!("lease {:016x} expired or revoked", self.id))
+                        .hint("make another: `agentctl lease grant SECONDS`"),
+                );
+            }
+            if session.format == Some(Format::Json) {
+                format::write_json(&json::lease_keep_alive(&answer))?;
+            } else {
+                let text = format!("lease {:016x} keepalived with TTL({})\n", answer.id, answer.ttl);
+                format::write(text.as_bytes())?;
+            }
+            if self.once {
+                return Ok(());
+            }
+            // Two renewals may be lost before the third comes too late.
+            let third = Duration::from_millis(answer.ttl.unsigned_abs().saturating_mul(1_000) / 3);
+            sleep(third).await;
+        }
+    }
+}
+
+fn grant_text(answer: &pb::LeaseGrantResponse) -> String {
+    format!("lease {:016x} granted with TTL({}s)\n", answer.id, answer.ttl)
+}
+
+fn time_to_live_text(answer: &pb::LeaseTimeToLiveResponse, with_keys: bool) -> String {
+    if answer.ttl < 0 {
+        return format!("lease {:016x} already expired\n", answer.id);
+    }
+    let keys: Vec<_> = answer
+        .keys
+        .iter()
+        .map(|key| String::from_utf8_lossy(key))
+        .collect();
+    let keys = if with_keys {
+        format!(", attached keys([{}])", keys.join(" "))
+    } else {
+        String::new()
+    };
+    format!(
+        "lease {:016x} granted with TTL({}s), remaining({}s){keys}\n",
+        answer.id, answer.granted_ttl, answer.ttl
+    )
+}
+
+fn list_text(answer: &pb::LeaseLeasesResponse) -> String {
+    let ids: String = answer
+        .leases
+        .iter()
+        .map(|lease| format!("{:016x}\n", lease.id))
+        .collect();
+    format!("found {} leases\n{ids}", answer.leases.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal() {
+        assert_eq!(parse_id("43f3a1fc65cf6d0e"), Ok(0x43f3_a1fc_65cf_6d0e));
+        for wrong in ["", "-1", "xyz", "ffffffffffffffff", "0x1"] {
+            assert!(parse_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn texts_are_etcdctls() {
+        let keys = vec!["a".into(), "b".into()];
+        let alive = pb::LeaseTimeToLiveResponse {
+            id: 31,
+            ttl: 58,
+            granted_ttl: 60,
+            keys,
+            ..Default::default()
+        };
+        assert_eq!(
+            time_to_live_text(&alive, true),
+            "lease 000000000000001f granted with TTL(60s), remaining(58s), attached keys([a b])\n"
+        );
+        let dead = pb::LeaseTimeToLiveResponse {
+            id: 31,
+            ttl: -1,
+            ..Default::default()
+        };
+        assert_eq!(
+            time_to_live_text(&dead, false),
+            "lease 000000000000001f already expired\n"
+        );
+        let leases = vec![pb::LeaseStatus { id: 1 }, pb::LeaseStatus { id: 2 }];
+        assert_eq!(
+            list_text(&pb::LeaseLeasesResponse {
+                leases,
+                ..Default::default()
+            }),
+            "found 2 leases\n0000000000000001\n0000000000000002\n"
+        );
+    }
+}

@@ -1,0 +1,497 @@
+//! The fields around a spec: whose the document is, where it applies, how far it may go.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::keys::{DesiredKey, parse_desired_key};
+use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
+use super::suggest::did_you_mean;
+use super::yaml::{self, Content, Entry, Node};
+use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, spec};
+
+/// A document that follows every rule that its text alone can break.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub kind: Kind,
+    pub name: String,
+    /// Empty for a kind without a tenant.
+    pub tenant: String,
+    /// Where it applies, as written. Empty: on every host. An instance always has exactly one.
+    pub hosts: Vec<String>,
+    /// For an instance: whether it should run. True for other kinds.
+    pub running: bool,
+    pub lifecycle: Lifecycle,
+    /// Incus' own fields. Config and device values are strings, verbatim.
+    pub spec: Map<String, Value>,
+    lines: BTreeMap<String, u64>,
+}
+
+impl Document {
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|named| named == host)
+    }
+
+    /// The line of a field, by its path (`spec.profiles[0]`), or of the nearest one around it.
+    #[must_use]
+    pub fn line_of(&self, path: &str) -> Option<u64> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return Some(*line);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    #[must_use]
+    pub fn desired_key(&self) -> DesiredKey {
+        DesiredKey {
+            kind: self.kind,
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// A document put together again from what its object remembers: no lines, because there is no text.
+    #[must_use]
+    pub fn restored(
+        key: DesiredKey,
+        host: &str,
+        running: bool,
+        lifecycle: Lifecycle,
+        spec: Map<String, Value>,
+    ) -> Self {
+        Document {
+            kind: key.kind,
+            name: key.name,
+            tenant: key.tenant,
+            hosts: vec![host.to_owned()],
+            running,
+            lifecycle,
+            spec,
+            lines: BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads one document, in YAML or JSON.
+///
+/// # Errors
+/// The first fault of the text, with its place.
+pub fn parse(text: &str) -> Result<Document, DocumentError> {
+    let root = yaml::read(text)?;
+    let mut reader = Reader::default();
+    reader.document(&root)
+}
+
+/// Reads the document stored at `key`, which must be the key that it says of itself.
+///
+/// # Errors
+/// As for [`parse`]; and when the key and the text differ about kind, tenant or name.
+pub fn parse_at(key: &str, text: &str) -> Result<Document, DocumentError> {
+    let document = parse(text)?;
+    let Some(at) = parse_desired_key(key) else {
+        return Err(DocumentError::new(
+            0,
+            0,
+            "",
+            format!("{key} is no key for a document"),
+        ));
+    };
+    let says = document.desired_key();
+    let fault = if says.kind != at.kind {
+        Some((
+            "kind",
+            format!("is {}, but the key is for {}", says.kind, at.kind.plural()),
+        ))
+    } else if says.name != at.name {
+        Some(("name", format!("is {}, but the key says {}", says.name, at.name)))
+    } else if says.tenant != at.tenant {
+        Some((
+            "tenant",
+            format!("is {}, but the key says {}", says.tenant, at.tenant),
+        ))
+    } else {
+        None
+    };
+    match fault {
+        Some((path, message)) => Err(DocumentError::new(
+            document.line_of(path).unwrap_or(1),
+            1,
+            path,
+            message,
+        )),
+        None => Ok(document),
+    }
+}
+
+/// The hosts that a text names, however wrong the rest of it is; `None` when that cannot be read from it.
+#[must_use]
+pub fn hosts_named(text: &str) -> Option<Vec<String>> {
+    let root = yaml::read(text).ok()?;
+    let hosts = Reader::default().hosts(&root).ok()?;
+    (!hosts.is_empty()).then_some(hosts)
+}
+
+const FIELDS: [&str; 9] = [
+    "kind",
+    "name",
+    "tenant",
+    "host",
+    "hosts",
+    "placement",
+    "running",
+    "lifecycle",
+    "spec",
+];
+
+/// Walks the tree, remembers every line, and stops at the first fault.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    lines: BTreeMap<String, u64>,
+}
+
+impl Reader {
+    fn document(&mut self, root: &Node) -> Result<Document, DocumentError> {
+        let entries = map(root, "")?;
+        let kind = Self::kind(root)?;
+        self.known(entries, "", &FIELDS, "no such field")?;
+        let name = self.name(root, kind)?;
+        let tenant = self.tenant(root, kind)?;
+        let hosts = self.hosts(root)?;
+        if kind == Kind::Instance {
+            one_host(root, &hosts)?;
+        }
+        let running = match find(entries, "running") {
+            Some(entry) if kind != Kind::Instance => {
+                return Err(fault(entry, "running", format!("a {kind} does not run")));
+            }
+            Some(entry) => boolean(&entry.value, "running")?,
+            None => true,
+        };
+        let lifecycle = match find(entries, "lifecycle") {
+            Some(entry) => self.lifecycle(entry)?,
+            None => Lifecycle::default(),
+        };
+        let spec = match find(entries, "spec") {
+            Some(entry) => spec::read(self, kind, &entry.value)?,
+            None => return Err(missing(root, "spec", "what Incus is to be told")),
+        };
+        Ok(Document {
+            kind,
+            name,
+            tenant,
+            hosts,
+            running,
+            lifecycle,
+            spec,
+            lines: std::mem::take(&mut self.lines),
+        })
+    }
+
+    fn kind(root: &Node) -> Result<Kind, DocumentError> {
+        let words = || kinds().iter().map(|kind| kind.singular());
+        let Some(entry) = find(map(root, "")?, "kind") else {
+            return Err(missing(
+                root,
+                "kind",
+                &format!("one of {}", words().collect::<Vec<_>>().join(", ")),
+            ));
+        };
+        let word = word(&entry.value, "kind")?;
+        Kind::from_word(word)
+            .filter(|kind| kind.singular() == word)
+            .ok_or_else(|| {
+                let hint = did_you_mean(word, words());
+                let hint = if hint.is_empty() {
+                    format!("; there are {}", words().collect::<Vec<_>>().join(", "))
+                } else {
+                    hint
+                };
+                fault(entry, "kind", format!("no such kind: {word}{hint}"))
+            })
+    }
+
+    fn name(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
+        let Some(entry) = find(map(root, "")?, "name") else {
+            return Err(missing(root, "name", &format!("the {kind}'s name in Incus")));
+        };
+        let name = word(&entry.value, "name")?;
+        let wrong = match kind {
+            Kind::Instance => name::instance_fault(name),
+            Kind::Project => name::project_fault(name),
+            Kind::Profile => name::plain_fault(name),
+        };
+        match wrong {
+            Some(wrong) => Err(fault(entry, "name", wrong)),
+            None => Ok(name.to_owned()),
+        }
+    }
+
+    fn tenant(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
+        let entry = find(map(root, "")?, "tenant");
+        match entry {
+            Some(entry) if !kind.has_tenant() => Err(fault(
+                entry,
+                "tenant",
+                format!("a {kind} belongs to the cluster, not to a tenant"),
+            )),
+            None if !kind.has_tenant() => Ok(String::new()),
+            None => Ok(DEFAULT_TENANT.to_owned()),
+            Some(entry) => {
+                let tenant = word(&entry.value, "tenant")?;
+                match name::project_fault(tenant) {
+                    Some(wrong) => Err(fault(entry, "tenant", wrong)),
+                    None => Ok(tenant.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// `host`, `hosts` or `placement.hosts`: one of them.
+    fn hosts(&mut self, root: &Node) -> Result<Vec<String>, DocumentError> {
+        let entries = map(root, "")?;
+        let given: Vec<&Entry> = ["host", "hosts", "placement"]
+            .iter()
+            .filter_map(|name| find(entries, name))
+            .collect();
+        if let [first, second, ..] = given.as_slice() {
+            let message = format!(
+                "stands beside {}: one of host, hosts and placement says where",
+                first.name
+            );
+            return Err(fault(second, &second.name, message));
+        }
+        match given.first() {
+            None => Ok(Vec::new()),
+            Some(entry) if entry.name == "host" => {
+                let host = word(&entry.value, "host")?;
+                match name::plain_fault(host) {
+                    Some(wrong) => Err(fault(entry, "host", wrong)),
+                    None => Ok(vec![host.to_owned()]),
+                }
+            }
+            Some(entry) if entry.name == "hosts" => host_list(entry, "hosts"),
+            Some(entry) => self.placement(entry),
+        }
+    }
+
+    fn placement(&mut self, entry: &Entry) -> Result<Vec<String>, DocumentError> {
+        let entries = map(&entry.value, "placement")?;
+        self.known(
+            entries,
+            "placement",
+            &["hosts", "spread", "failover"],
+            "no such field",
+        )?;
+        if let Some(spread) = find(entries, "spread") {
+            one_of(&spread.value, "placement.spread", &["provider"])?;
+        }
+        if let Some(failover) = find(entries, "failover") {
+            let failover_word = one_of(
+                &failover.value,
+                "placement.failover",
+                &["never", "manual", "fenced"],
+            )?;
+            if failover_word == "fenced" {
+                return Err(fault(
+                    failover,
+                    "placement.failover",
+                    "fenced arrives later; use manual or never",
+                ));
+            }
+        }
+        match find(entries, "hosts") {
+            Some(hosts) => host_list(hosts, "placement.hosts"),
+            None => Err(missing(
+                &entry.value,
+                "placement.hosts",
+                "the hosts to choose from",
+            )),
+        }
+    }
+
+    fn lifecycle(&mut self, entry: &Entry) -> Result<Lifecycle, DocumentError> {
+        let entries = map(&entry.value, "lifecycle")?;
+        self.known(
+            entries,
+            "lifecycle",
+            &["protect", "deletion", "update", "managed"],
+            "no such field",
+        )?;
+        let mut lifecycle = Lifecycle::default();
+        if let Some(protect) = find(entries, "protect") {
+            lifecycle.protect = boolean(&protect.value, "lifecycle.protect")?;
+        }
+        if let Some(deletion) = find(entries, "deletion") {
+            lifecycle.deletion = match one_of(&deletion.value, "lifecycle.deletion", &["delete", "retain"])? {
+                "retain" => Deletion::Retain,
+                _ => Deletion::Delete,
+            };
+        }
+        if let Some(update) = find(entries, "update") {
+            let words = ["live", "restart", "rebuild"];
+            lifecycle.update = match one_of(&update.value, "lifecycle.update", &words)? {
+                "rebuild" => Update::Rebuild,
+                "restart" => Update::Restart,
+                _ => Update::Live,
+            };
+        }
+        if let Some(managed) = find(entries, "managed") {
+            lifecycle.managed = match one_of(&managed.value, "lifecycle.managed", &["full", "existence"])? {
+                "existence" => Managed::Existence,
+                _ => Managed::Full,
+            };
+        }
+        Ok(lifecycle)
+    }
+
+    /// Refuses the first entry whose name is none of `names`, and remembers where the others stand.
+    pub(super) fn known(
+        &mut self,
+        entries: &[Entry],
+        path: &str,
+        names: &[&str],
+        complaint: &str,
+    ) -> Result<(), DocumentError> {
+        for entry in entries {
+            let path = join(path, &entry.name);
+            if !names.contains(&entry.name.as_str()) {
+                let hint = did_you_mean(&entry.name, names.iter().copied());
+                return Err(fault(entry, &path, format!("{complaint}{hint}")));
+            }
+            self.remember(&path, entry.line);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember(&mut self, path: &str, line: u64) {
+        self.lines.insert(path.to_owned(), line);
+    }
+}
+
+fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentError> {
+    match hosts {
+        [_] => Ok(()),
+        [] => Err(missing(root, "host", "the host that the instance runs on")),
+        _ => {
+            let entries = map(root, "")?;
+            let (entry, path) = match find(entries, "placement") {
+                Some(placement) => (placement, "placement.hosts"),
+                None => (
+                    find(entries, "hosts").ok_or_else(|| missing(root, "host", "one host"))?,
+                    "hosts",
+                ),
+            };
+            Err(fault(
+                entry,
+                path,
+                "placement.spread/failover arrive later; name one host",
+            ))
+        }
+    }
+}
+
+fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
+    let Content::List(items) = &entry.value.content else {
+        return Err(wrong_type(&entry.value, path, "a list of hosts"));
+    };
+    let mut hosts: Vec<String> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let host = word(item, &path)?;
+        if let Some(wrong) = name::plain_fault(host) {
+            return Err(DocumentError::new(item.line, item.column, &path, wrong));
+        }
+        if hosts.iter().any(|other| other == host) {
+            return Err(DocumentError::new(
+                item.line,
+                item.column,
+                &path,
+                format!("{host} stands here twice"),
+            ));
+        }
+        hosts.push(host.to_owned());
+    }
+    if hosts.is_empty() {
+        return Err(wrong_type(
+            &entry.value,
+            path,
+            "at least one host; leave it out for every host",
+        ));
+    }
+    Ok(hosts)
+}
+
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+pub(super) fn map<'a>(node: &'a Node, path: &str) -> Result<&'a [Entry], DocumentError> {
+    match &node.content {
+        Content::Map(entries) => Ok(entries),
+        _ if path.is_empty() => Err(wrong_type(
+            node,
+            path,
+            "a document of fields (kind, name, ..., spec)",
+        )),
+        _ => Err(wrong_type(node, path, "a map")),
+    }
+}
+
+pub(super) fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
+    entries.iter().find(|entry| entry.name == name)
+}
+
+/// A word: any scalar. A name may look like a number.
+pub(super) fn word<'a>(node: &'a Node, path: &str) -> Result<&'a str, DocumentError> {
+    match &node.content {
+        Content::Scalar { text, .. } => Ok(text),
+        _ => Err(wrong_type(node, path, "a word")),
+    }
+}
+
+pub(super) fn boolean(node: &Node, path: &str) -> Result<bool, DocumentError> {
+    match &node.content {
+        Content::Scalar { text, plain: true } if text == "true" => Ok(true),
+        Content::Scalar { text, plain: true } if text == "false" => Ok(false),
+        _ => Err(wrong_type(node, path, "true or false")),
+    }
+}
+
+pub(super) fn one_of<'a>(node: &'a Node, path: &str, words: &[&str]) -> Result<&'a str, DocumentError> {
+    let word = word(node, path)?;
+    if words.contains(&word) {
+        return Ok(word);
+    }
+    let message = format!(
+        "is one of {}, found {}{}",
+        words.join(", "),
+        node.found(),
+        did_you_mean(word, words.iter().copied())
+    );
+    Err(DocumentError::new(node.line, node.column, path, message))
+}
+
+pub(super) fn wrong_type(node: &Node, path: &str, expected: &str) -> DocumentError {
+    DocumentError::new(
+        node.line,
+        node.column,
+        path,
+        format!("expected {expected}, found {}", node.found()),
+    )
+}
+
+pub(super) fn missing(node: &Node, path: &str, what: &str) -> DocumentError {
+    DocumentError::new(node.line, node.column, path, format!("is missing: {what}"))
+}
+
+pub(super) fn fault(entry: &Entry, path: &str, message: impl Into<String>) -> DocumentError {
+    DocumentError::new(entry.line, entry.column, path, message)
+}

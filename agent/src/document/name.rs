@@ -1,0 +1,43 @@
+//! The rules for names, which are Incus' where it has any, and strict enough for a key's segment.
+
+/// Why `name` is no name for an instance; `None` when it is one. Incus makes it a host name.
+pub(super) fn instance_fault(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.len() > 63 {
+        return Some("a name has 1 to 63 characters");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        return Some("an instance's name has letters, digits and hyphens only");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        return Some("an instance's name neither begins nor ends with a hyphen");
+    }
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some("an instance's name is not a number");
+    }
+    None
+}
+
+/// Why `name` is no name for anything else (a profile, a project, a tenant, a host).
+pub(super) fn plain_fault(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.len() > 63 {
+        return Some("a name has 1 to 63 characters");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+    {
+        return Some("a name has letters, digits, hyphens, dots and underscores only");
+    }
+    if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return Some("a name begins with a letter or a digit");
+    }
+    None
+}
+
+/// Why `name` is no name for a project. Incus takes no underscore there.
+pub(super) fn project_fault(name: &str) -> Option<&'static str> {
+    plain_fault(name).or_else(|| name.contains('_').then_some("a project's name has no underscore"))
+}

@@ -1,0 +1,136 @@
+//! Waiting for Incus' background operations.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::IncusError;
+use super::transport::{Answer, Transport};
+
+/// One wait is one held request; Incus answers it when the operation ends or the time is over.
+const WAIT_SECONDS: u64 = 30;
+/// How much longer than the wait itself its answer may take.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Success,
+    /// Incus forgets operations about 5 s after their end: only the object itself can tell now.
+    Forgotten,
+}
+
+/// Waits until the operation ends, for at most `limit`.
+pub(super) async fn wait(
+    transport: &Transport,
+    operation: &str,
+    limit: Duration,
+) -> Result<Outcome, IncusError> {
+    let path = wait_path(operation)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(IncusError::Timeout {
+                limit_seconds: limit.as_secs(),
+            });
+        }
+        let seconds = left.as_secs().clamp(1, WAIT_SECONDS);
+        let request_limit = Duration::from_secs(seconds) + ANSWER_MARGIN;
+        let answer = match transport
+            .get(&format!("{path}?timeout={seconds}"), request_limit)
+            .await
+        {
+            Err(IncusError::NotFound { .. }) => return Ok(Outcome::Forgotten),
+            answer => answer?,
+        };
+        let Answer::Sync { metadata, .. } = answer else {
+            return Err(IncusError::bad_answer("waiting for an operation began another"));
+        };
+        if ended(&metadata)? {
+            return Ok(Outcome::Success);
+        }
+    }
+}
+
+/// Incus' operation status codes: 200 success, 400 failure, 401 cancelled; those from 100 to 199 are under way.
+fn ended(operation: &Value) -> Result<bool, IncusError> {
+    match operation.get("status_code").and_then(Value::as_u64) {
+        Some(100..=199) => Ok(false),
+        Some(200) => Ok(true),
+        Some(400..) => {
+            let message = operation
+                .get("err")
+                .and_then(Value::as_str)
+                .unwrap_or("no reason given")
+                .to_owned();
+            Err(IncusError::OperationFailed { message })
+        }
+        _ => Err(IncusError::bad_answer("an operation without a known status")),
+    }
+}
+
+/// `/1.0/operations/UUID` and nothing else: the path comes from the daemon's answer and goes into a request.
+fn wait_path(operation: &str) -> Result<String, IncusError> {
+    let operation = operation.split('?').next().unwrap_or_default();
+    let known = operation
+        .strip_prefix("/1.0/operations/")
+        .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+    if known {
+        Ok(format!("{operation}/wait"))
+    } else {
+        Err(IncusError::bad_answer(
+            "an operation's path is not below /1.0/operations",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::incus::simulated::SimulatedIncus;
+
+    #[test]
+    fn operations_are_judged_by_their_status_code() {
+        assert!(!ended(&json!({"status_code": 103})).unwrap());
+        assert!(ended(&json!({"status_code": 200})).unwrap());
+        let failed = ended(&json!({"status_code": 400, "err": "disk full"})).unwrap_err();
+        assert_eq!(failed.to_string(), "incus operation failed: disk full");
+        assert!(matches!(ended(&json!({})), Err(IncusError::BadAnswer { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_operation_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("unix.socket");
+        let simulated = SimulatedIncus::start(dir.path(), &socket).await.unwrap();
+        let transport = Transport::new(&socket).unwrap();
+        let path = "/1.0/operations/00000000-0000-4000-8000-000000000000";
+        let outcome = wait(&transport, path, Duration::from_secs(5)).await;
+        assert_eq!(outcome.unwrap(), Outcome::Forgotten);
+        simulated.stop().await;
+    }
+
+    #[test]
+    fn only_an_operations_path_is_waited_for() {
+        assert_eq!(
+            wait_path("/1.0/operations/a-1").unwrap(),
+            "/1.0/operations/a-1/wait"
+        );
+        assert_eq!(
+            wait_path("/1.0/operations/a-1?project=t").unwrap(),
+            "/1.0/operations/a-1/wait"
+        );
+        for path in [
+            "",
+            "/1.0/operations/",
+            "/1.0/instances/a",
+            "/1.0/operations/../instances/a",
+        ] {
+            assert!(wait_path(path).is_err(), "{path}");
+        }
+    }
+}

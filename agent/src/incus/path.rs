@@ -1,0 +1,169 @@
+//! Paths of Incus' REST API: every name that comes from a document or a caller passes here.
+
+use super::{IncusError, Kind};
+
+/// Longer than any name Incus takes.
+const NAME_LIMIT_BYTES: usize = 255;
+
+/// The path of all objects of a kind, or of new ones: `/1.0/instances?project=t1`.
+pub(super) fn collection(kind: Kind, project: &str) -> Result<String, IncusError> {
+    Ok(format!("/1.0/{}{}", kind.plural(), query(kind, project)?))
+}
+
+/// The path of one object: `/1.0/instances/web?project=t1`.
+pub(super) fn object(kind: Kind, project: &str, name: &str) -> Result<String, IncusError> {
+    Ok(format!(
+        "/1.0/{}/{}{}",
+        kind.plural(),
+        segment(name)?,
+        query(kind, project)?
+    ))
+}
+
+/// The path of an instance's state.
+pub(super) fn state(project: &str, name: &str) -> Result<String, IncusError> {
+    let query = query(Kind::Instance, project)?;
+    Ok(format!("/1.0/instances/{}/state{query}", segment(name)?))
+}
+
+/// The path of an image alias. Aliases hold slashes by custom (`debian/12`), which are encoded.
+pub(super) fn image_alias(project: &str, alias: &str) -> Result<String, IncusError> {
+    let parts_ok = alias.split('/').all(is_plain);
+    if !parts_ok || alias.len() > NAME_LIMIT_BYTES {
+        return Err(IncusError::BadName {
+            name: alias.to_owned(),
+        });
+    }
+    Ok(format!(
+        "/1.0/images/aliases/{}?project={}",
+        encode(alias),
+        segment(project)?
+    ))
+}
+
+/// Projects are in no project.
+fn query(kind: Kind, project: &str) -> Result<String, IncusError> {
+    match kind {
+        Kind::Project => Ok(String::new()),
+        Kind::Profile | Kind::Instance => Ok(format!("?project={}", segment(project)?)),
+    }
+}
+
+/// One name, encoded for a path or a query.
+fn segment(name: &str) -> Result<String, IncusError> {
+    if name.len() <= NAME_LIMIT_BYTES && is_plain(name) {
+        Ok(encode(name))
+    } else {
+        Err(IncusError::BadName {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// Encoding would carry any of these safely over the wire, but no Incus name has them, and a daemon (or a proxy
+/// before it) that decodes too early would end up at another object.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && name != "."
+        && !name.contains("..")
+        && !name
+            .chars()
+            .any(|c| matches!(c, '/' | '\\' | '?' | '#' | '%' | '&') || c.is_control())
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// The other way round, for the paths in events. `None` where it is no valid encoding.
+pub(super) fn decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let high = char::from(bytes.next()?).to_digit(16)?;
+            let low = char::from(bytes.next()?).to_digit(16)?;
+            decoded.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let check = |path: Result<String, IncusError>, expected: &str| assert_eq!(path.unwrap(), expected);
+        check(collection(Kind::Project, ""), "/1.0/projects");
+        check(collection(Kind::Instance, "t1"), "/1.0/instances?project=t1");
+        check(object(Kind::Project, "ignored", "t1"), "/1.0/projects/t1");
+        check(
+            object(Kind::Profile, "t1", "a b"),
+            "/1.0/profiles/a%20b?project=t1",
+        );
+        check(
+            state("default", "web"),
+            "/1.0/instances/web/state?project=default",
+        );
+        check(
+            image_alias("default", "debian/12"),
+            "/1.0/images/aliases/debian%2F12?project=default",
+        );
+    }
+
+    #[test]
+    fn names_that_could_reach_another_object_are_refused() {
+        let long = "a".repeat(256);
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a?b",
+            "a#b",
+            "../x",
+            "a..b",
+            "a%2fb",
+            "a\nb",
+            "a&project=x",
+            &long,
+        ] {
+            for path in [
+                object(Kind::Instance, "p", name),
+                object(Kind::Instance, name, "n"),
+                state("p", name),
+            ] {
+                assert!(
+                    matches!(path, Err(IncusError::BadName { .. })),
+                    "{name:?}: {path:?}"
+                );
+            }
+        }
+        for alias in ["", "/", "a//b", "a/../b", "a?b"] {
+            assert!(image_alias("p", alias).is_err(), "{alias:?}");
+        }
+    }
+
+    #[test]
+    fn decoding_undoes_encoding() {
+        for text in ["web", "a b", "ü", "a%b"] {
+            assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+        }
+        for text in ["%", "%4", "%zz", "%ff"] {
+            assert_eq!(decode(text), None);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The simulated daemon's REST API: requests in, Incus' envelope out. What a request means is [`super::change`]'s.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::change::{self, Changed, Refusal, Update};
+use super::operations::{Operation, new_uuid};
+use super::world::{DEFAULT, World, object_path};
+use super::{Daemon, VERSION, events};
+use crate::incus::{Kind, SIMULATED_SERVER};
+
+const REQUEST_LIMIT_BYTES: usize = 4 << 20;
+
+/// Where an object is: its kind and name, and the query.
+type At = (Path<(String, String)>, Query<Params>);
+
+/// The query's parameters this daemon knows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(super) struct Params {
+    project: Option<String>,
+    all_projects: Option<String>,
+    recursion: u8,
+}
+
+impl Params {
+    pub(super) fn project(&self) -> &str {
+        self.project.as_deref().unwrap_or(DEFAULT)
+    }
+
+    pub(super) fn all_projects(&self) -> bool {
+        self.all_projects.as_deref() == Some("true")
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StateChange {
+    action: String,
+}
+
+pub(super) fn router(daemon: Daemon) -> Router {
+    Router::new()
+        .route("/1.0", get(server))
+        .route("/1.0/events", get(events::listen))
+        .route("/1.0/operations/{id}/wait", get(wait))
+        .route("/1.0/images/aliases/{alias}", get(image_alias))
+        .route("/1.0/instances/{name}/state", put(put_state))
+        .route("/1.0/{kinds}", get(list).post(create))
+        .route(
+            "/1.0/{kinds}/{name}",
+            get(read).put(replace).patch(merge).delete(delete),
+        )
+        .fallback(|| async { error(404, "not found") })
+        .layer(DefaultBodyLimit::max(REQUEST_LIMIT_BYTES))
+        .with_state(daemon)
+}
+
+async fn server() -> Response {
+    let environment = json!({"server": SIMULATED_SERVER, "server_version": VERSION,
+        "server_name": "simulated", "server_clustered": false, "project": DEFAULT});
+    let extensions = [
+        "instances",
+        "projects",
+        "profiles_all_projects",
+        "instance_all_projects",
+        "event_project",
+    ];
+    let metadata = json!({"config": {}, "api_status": "stable", "api_version": "1.0", "auth": "trusted",
+        "api_extensions": extensions, "environment": environment});
+    sync(&metadata, None)
+}
+
+async fn wait(State(daemon): State<Daemon>, Path(id): Path<String>) -> Response {
+    match daemon
+        .operations
+        .lock()
+        .get(Instant::now(), &id)
+        .map(Operation::ended)
+    {
+        None => error(404, "Operation not found"),
+        Some(Ok(operation)) => sync(&operation, None),
+        // The request itself went well: this is how Incus has it.
+        Some(Err((code, message))) => envelope(StatusCode::OK, &failure_body(code, &message)),
+    }
+}
+
+async fn image_alias(Path(alias): Path<String>) -> Response {
+    if change::image_alias_exists(&alias) {
+        sync(
+            &json!({"name": alias, "description": "", "target": "0".repeat(64), "type": "container"}),
+            None,
+        )
+    } else {
+        error(404, "Image alias not found")
+    }
+}
+
+async fn list(
+    State(daemon): State<Daemon>,
+    Path(kinds): Path<String>,
+    Query(params): Query<Params>,
+) -> Response {
+    let Some(kind) = kind(&kinds) else {
+        return error(404, "not found");
+    };
+    let world = daemon.world.lock();
+    let project = if params.all_projects() {
+        None
+    } else {
+        Some(params.project())
+    };
+    let names = world.names(kind, project).into_iter();
+    let shown = names.filter_map(|(project, name)| match params.recursion {
+        0 => Some(Value::String(object_path(kind, project, name))),
+        depth => world.show(kind, project, name, depth > 1),
+    });
+    sync(&shown.collect(), None)
+}
+
+async fn read(
+    State(daemon): State<Daemon>,
+    Path((kinds, name)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> Response {
+    let Some(kind) = kind(&kinds) else {
+        return error(404, "not found");
+    };
+    let world = daemon.world.lock();
+    match world.show(kind, params.project(), &name, params.recursion > 0) {
+        Some(object) => sync(&object, world.etag(kind, params.project(), &name).as_deref()),
+        None => error(404, "not found"),
+    }
+}
+
+async fn create(
+    State(daemon): State<Daemon>,
+    Path(kinds): Path<String>,
+    Query(params): Query<Params>,
+    body: Bytes,
+) -> Response {
+    let Some(kind) = kind(&kinds) else {
+        return error(404, "not found");
+    };
+    let operation = (kind == Kind::Instance).then_some("Creating instance");
+    daemon.answer(StatusCode::CREATED, operation, |world| {
+        let body = parse(&body)?;
+        match kind {
+            Kind::Project => change::create_project(world, body),
+            Kind::Profile => change::create_profile(world, params.project(), body),
+            Kind::Instance => change::create_instance(world, params.project(), body, &new_uuid()),
+        }
+    })
+}
+
+async fn replace(daemon: State<Daemon>, at: At, headers: HeaderMap, body: Bytes) -> Response {
+    update(&daemon, &at, &headers, &body, Update::Replace)
+}
+
+async fn merge(daemon: State<Daemon>, at: At, headers: HeaderMap, body: Bytes) -> Response {
+    update(&daemon, &at, &headers, &body, Update::Merge)
+}
+
+fn update(daemon: &Daemon, at: &At, headers: &HeaderMap, body: &[u8], update: Update) -> Response {
+    let (Path((kinds, name)), Query(params)) = at;
+    let Some(kind) = kind(kinds) else {
+        return error(404, "not found");
+    };
+    let project = params.project();
+    // Only an instance's replacement is an operation.
+    let operation = (kind == Kind::Instance && update == Update::Replace).then_some("Updating instance");
+    daemon.answer(StatusCode::OK, operation, |world| {
+        check_etag(headers, world.etag(kind, project, name))?;
+        let body = parse(body)?;
+        match kind {
+            Kind::Project => change::update_project(world, name, body, update),
+            Kind::Profile => change::update_profile(world, project, name, body, update),
+            Kind::Instance => change::update_instance(world, project, name, body, update),
+        }
+    })
+}
+
+async fn delete(State(daemon): State<Daemon>, at: At) -> Response {
+    let (Path((kinds, name)), Query(params)) = at;
+    let Some(kind) = kind(&kinds) else {
+        return error(404, "not found");
+    };
+    let operation = (kind == Kind::Instance).then_some("Deleting instance");
+    daemon.answer(StatusCode::OK, operation, |world| match kind {
+        Kind::Project => change::delete_project(world, &name),
+        Kind::Profile => change::delete_profile(world, params.project(), &name),
+        Kind::Instance => change::delete_instance(world, params.project(), &name),
+    })
+}
+
+async fn put_state(
+    State(daemon): State<Daemon>,
+    Path(name): Path<String>,
+    Query(params): Query<Params>,
+    body: Bytes,
+) -> Response {
+    daemon.answer(
+        StatusCode::OK,
+        Some("Changing the state of an instance"),
+        |world| {
+            let change: StateChange = parse(&body)?;
+            change::set_state(world, params.project(), &name, &change.action)
+        },
+    )
+}
+
+impl Daemon {
+    /// Makes a change and answers for it: at once, or by an operation that has ended already.
+    fn answer(
+        &self,
+        success: StatusCode,
+        operation: Option<&'static str>,
+        change: impl FnOnce(&mut World) -> Changed,
+    ) -> Response {
+        let failure = match self.change(change) {
+            Ok(()) => None,
+            Err(Refusal::AtOnce { status, message }) => return error(status, &message),
+            Err(Refusal::InOperation { status, message }) => Some((status, message)),
+        };
+        match (operation, failure) {
+            (None, None) => envelope(success, &success_body(&Value::Null)),
+            (None, Some((status, message))) => error(status, &message),
+            (Some(description), failure) => {
+                let begun = self.operations.lock().begin(Instant::now(), description, failure);
+                let id = begun.get("id").and_then(Value::as_str).unwrap_or_default();
+                let body = json!({"type": "async", "status": "Operation created", "status_code": 100,
+                    "operation": format!("/1.0/operations/{id}"), "error_code": 0, "error": "", "metadata": begun});
+                envelope(StatusCode::ACCEPTED, &body)
+            }
+        }
+    }
+}
+
+fn kind(plural: &str) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| kind.plural() == plural)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::AtOnce {
+        status: 400,
+        message: error.to_string(),
+    })
+}
+
+/// An object that is not there has no ETag: the change itself says so.
+fn check_etag(headers: &HeaderMap, etag: Option<String>) -> Result<(), Refusal> {
+    let (Some(wanted), Some(etag)) = (headers.get(header::IF_MATCH), etag) else {
+        return Ok(());
+    };
+    let wanted = wanted.to_str().unwrap_or_default().trim_matches('"');
+    if wanted == etag {
+        Ok(())
+    } else {
+        Err(Refusal::AtOnce {
+            status: 412,
+            message: format!("ETag doesn't match: {etag} vs {wanted}"),
+        })
+    }
+}
+
+fn success_body(metadata: &Value) -> Value {
+    json!({"type": "sync", "status": "Success", "status_code": 200, "operation": "", "error_code": 0,
+        "error": "", "metadata": metadata})
+}
+
+fn sync(metadata: &Value, etag: Option<&str>) -> Response {
+    let mut response = envelope(StatusCode::OK, &success_body(metadata));
+    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(&format!("\"{etag}\"")).ok()) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+fn failure_body(code: u16, message: &str) -> Value {
+    json!({"type": "error", "status": "", "status_code": 0, "operation": "", "error_code": code,
+        "error": message, "metadata": null})
+}
+
+pub(super) fn error(code: u16, message: &str) -> Response {
+    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    envelope(status, &failure_body(code, message))
+}
+
+fn envelope(status: StatusCode, body: &Value) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
+        .into_response()
+}

@@ -1,0 +1,193 @@
+//! Proposals: to the local leader, or through the forwarding stream to the remote one.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use openraft::error::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use prost::Message;
+use proto::peer::{self, forward_request, forward_response};
+use proto::replicated::{Reply, Request, request::Op};
+use raft_store::{Command, TypeConfig};
+use tokio::time::{Instant, timeout_at};
+
+use super::forward::ForwardError;
+use super::{Node, NodeError};
+
+/// One attempt to have a command applied.
+enum Attempt {
+    Applied(Box<Reply>),
+    /// Surely not in any log: try again where the leader is now.
+    NotProposed,
+    /// In a log that may or may not win.
+    OutcomeUnknown,
+}
+
+impl Node {
+    /// Replicates one request, through the leader wherever it is, and returns what apply answered. A refusal by
+    /// apply is an `Ok` whose result is `Refused`.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn propose(&self, op: Op) -> Result<Reply, NodeError> {
+        let _place = self
+            .inner
+            .in_flight
+            .try_acquire()
+            .map_err(|_| NodeError::TooManyRequests)?;
+        let request = Request {
+            user: String::new(),
+            auth_revision: 0,
+            op: Some(op),
+        };
+        let command = Command(request.encode_to_vec().into());
+        let deadline = Instant::now() + self.inner.timeouts.request;
+        match timeout_at(deadline, self.propose_until_answered(command)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    async fn propose_until_answered(&self, command: Command) -> Result<Reply, NodeError> {
+        loop {
+            let view = self.view();
+            let attempt = if view.leader == self.member_id() {
+                self.propose_here(command.clone()).await?.await
+            } else if view.leader != 0 {
+                self.propose_at(view.leader, command.clone()).await
+            } else {
+                Attempt::NotProposed
+            };
+            match attempt {
+                Attempt::Applied(reply) => return Ok(*reply),
+                Attempt::OutcomeUnknown => return Err(NodeError::LeaderChanged),
+                Attempt::NotProposed => self.wait_for_leader(view).await,
+            }
+        }
+    }
+
+    /// Hands the command to the local Raft; the future completes with the outcome.
+    async fn propose_here(
+        &self,
+        command: Command,
+    ) -> Result<impl Future<Output = Attempt> + Send + use<>, NodeError> {
+        let (responder, outcome) =
+            ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        self.inner
+            .raft
+            .client_write_ff(command, Some(responder))
+            .await
+            .map_err(|_| NodeError::Stopped)?;
+        Ok(async move {
+            match outcome.await {
+                Ok(Ok(response)) => Attempt::Applied(Box::new(response.data)),
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::NotProposed,
+                // Discarded entries may survive in another's log; a closed channel says that Raft stopped.
+                Ok(Err(_)) | Err(_) => Attempt::OutcomeUnknown,
+            }
+        })
+    }
+
+    async fn propose_at(&self, leader: u64, command: Command) -> Attempt {
+        let request = forward_request::Request::Propose(command.0);
+        match self.forward(leader, request).await {
+            Ok(forward_response::Response::Reply(reply)) => Attempt::Applied(Box::new(reply)),
+            Ok(forward_response::Response::NotLeader(_)) | Err(ForwardError::NotSent) => Attempt::NotProposed,
+            Ok(_) | Err(ForwardError::Lost) => Attempt::OutcomeUnknown,
+        }
+    }
+
+    /// Takes up a follower's request. A proposal has reached Raft when this returns, so that one follower's
+    /// proposals keep their order; the future completes with the answer.
+    pub(crate) async fn start_forwarded(
+        &self,
+        request: forward_request::Request,
+    ) -> BoxFuture<'static, forward_response::Response> {
+        let node = self.clone();
+        match request {
+            forward_request::Request::Propose(bytes) => {
+                let Ok(outcome) = self.propose_here(Command(bytes)).await else {
+                    return Box::pin(async move { node.not_leader() });
+                };
+                Box::pin(async move {
+                    match outcome.await {
+                        Attempt::Applied(reply) => forward_response::Response::Reply(*reply),
+                        Attempt::NotProposed => node.not_leader(),
+                        Attempt::OutcomeUnknown => {
+                            forward_response::Response::OutcomeUnknown(proto::replicated::Empty {})
+                        }
+                    }
+                })
+            }
+            forward_request::Request::ReadIndex(_) => Box::pin(async move {
+                match node.read_round_here().await {
+                    Ok(index) => forward_response::Response::ReadIndex(index),
+                    Err(_) => node.not_leader(),
+                }
+            }),
+            forward_request::Request::LeaseKeepAlive(id) => Box::pin(async move {
+                match node.lease_keep_alive_here(id).await {
+                    Ok(ttl) => forward_response::Response::LeaseTtlSeconds(ttl),
+                    Err(_) => node.not_leader(),
+                }
+            }),
+            forward_request::Request::LeaseTimeToLive(id) => Box::pin(async move {
+                match node.lease_time_to_live_here(id).await {
+                    Ok(ttl) => forward_response::Response::LeaseTtlSeconds(ttl),
+                    Err(_) => node.not_leader(),
+                }
+            }),
+        }
+    }
+
+    fn not_leader(&self) -> forward_response::Response {
+        forward_response::Response::NotLeader(peer::NotLeader {
+            leader_id: self.view().leader,
+        })
+    }
+
+    /// Hands leadership to a voter, and waits until that one leads.
+    ///
+    /// # Errors
+    /// [`NodeError::NotLeader`], [`NodeError::BadTransferee`], [`NodeError::Timeout`].
+    pub async fn move_leader(&self, target: u64) -> Result<(), NodeError> {
+        if !self.leads() {
+            return Err(NodeError::NotLeader);
+        }
+        if !self.inner.raft.voter_ids().any(|id| id == target) {
+            return Err(NodeError::BadTransferee);
+        }
+        if target == self.member_id() {
+            return Ok(());
+        }
+        self.inner
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| NodeError::Stopped)?;
+        let mut view = self.inner.view.clone();
+        let moved = view.wait_for(|view| view.leader == target);
+        match tokio::time::timeout(self.inner.timeouts.request, moved).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(NodeError::Stopped),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// Before this member stops: gives leadership, if it has it, to the voter that is furthest along.
+    pub async fn hand_over_leadership(&self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let Some(target) = self.best_successor() else {
+            return;
+        };
+        tracing::info!(successor = format!("{target:x}"), "handing leadership over");
+        if tokio::time::timeout(PATIENCE, self.move_leader(target))
+            .await
+            .is_err()
+        {
+            tracing::warn!("no successor took over in time; the others will elect one");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! openraft's network: what this member says to the others.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
+use proto::peer::raft_client::RaftClient;
+use proto::peer::{SnapshotChunk, SnapshotHeader};
+use raft_store::{Node, NodeId, SnapshotFile, TypeConfig, Vote};
+use tokio::io::AsyncReadExt;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, channel, wire};
+
+const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// By member and its URLs: a member that moves gets a new connection.
+type KeptPeers = BTreeMap<(NodeId, Vec<String>), Peer>;
+type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+type Peer = RaftClient<InterceptedService<Channel, Stamp>>;
+
+/// Makes a client for each peer and each use, so that a heartbeat's connection never carries a snapshot.
+#[derive(Clone, Debug)]
+pub struct PeerNetwork {
+    cluster_id: u64,
+    timeouts: PeerTimeouts,
+    kept: Arc<Mutex<KeptPeers>>,
+}
+
+impl PeerNetwork {
+    #[must_use]
+    pub fn new(cluster_id: u64, timeouts: PeerTimeouts) -> Self {
+        PeerNetwork {
+            cluster_id,
+            timeouts,
+            kept: Arc::default(),
+        }
+    }
+
+    fn connect(&self, target: NodeId, node: &Node) -> Result<Peer, Status> {
+        let url = node
+            .peer_urls
+            .first()
+            .ok_or_else(|| Status::unavailable(format!("member {target:x} has no peer URL")))?;
+        let channel = channel(url, self.timeouts)
+            .map_err(|error| Status::unavailable(format!("peer URL {url}: {error}")))?;
+        Ok(
+            RaftClient::with_interceptor(channel, Stamp::new(self.cluster_id, target))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+    }
+
+    fn client(&self, target: NodeId, node: &Node, path: Path) -> PeerClient {
+        PeerClient {
+            peer: self.connect(target, node),
+            path,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
+    type Network = PeerClient;
+
+    /// openraft makes a new client for every election: the connection for votes is kept between them, so that an
+    /// election does not wait for a handshake.
+    async fn new_client(&mut self, target: NodeId, node: &Node) -> PeerClient {
+        let key = (target, node.peer_urls.clone());
+        if let Some(peer) = self.kept.lock().get(&key) {
+            return PeerClient {
+                peer: Ok(peer.clone()),
+                path: Path::Replication,
+            };
+        }
+        let client = self.client(target, node, Path::Replication);
+        if let Ok(peer) = &client.peer {
+            let mut kept = self.kept.lock();
+            kept.retain(|(id, _), _| *id != target);
+            kept.insert(key, peer.clone());
+        }
+        client
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Node) -> PeerClient {
+        self.client(target, node, Path::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &Node) -> PeerClient {
+        self.client(target, node, Path::Replication)
+    }
+}
+
+/// How appends travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// One stream, many requests under way.
+    Replication,
+    /// One call each.
+    Heartbeat,
+}
+
+/// One peer, for one use.
+#[derive(Debug)]
+pub struct PeerClient {
+    /// An error where the peer's URL is none: every call answers it.
+    peer: Result<Peer, Status>,
+    path: Path,
+}
+
+impl PeerClient {
+    fn peer(&self) -> Result<Peer, RPCError<TypeConfig>> {
+        self.peer.clone().map_err(|status| rpc_error(&status))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut request = tonic::Request::new(wire::append_to_wire(&rpc));
+        request.set_timeout(option.hard_ttl());
+        let response = self
+            .peer()?
+            .heartbeat(request)
+            .await
+            .map_err(|status| rpc_error(&status))?;
+        match wire::append_result_from_wire(response.into_inner()).map_err(network_error)? {
+            Ok(_) => Ok(AppendEntriesResponse::Success),
+            Err(StreamAppendError::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),
+            Err(StreamAppendError::HigherVote(vote)) => Ok(AppendEntriesResponse::HigherVote(vote)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.path == Path::Heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let requests = input.map(|request| wire::append_to_wire(&request));
+            let answers = self
+                .peer()?
+                .append(requests)
+                .await
+                .map_err(|status| rpc_error(&status))?;
+            let answers = answers.into_inner().map(|answer| {
+                let answer = answer.map_err(|status| rpc_error(&status))?;
+                wire::append_result_from_wire(answer).map_err(network_error)
+            });
+            Ok(answers.boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut request = tonic::Request::new(wire::vote_request_to_wire(&rpc));
+        request.set_timeout(option.hard_ttl());
+        let response = self
+            .peer()?
+            .vote(request)
+            .await
+            .map_err(|status| rpc_error(&status))?;
+        wire::vote_response_from_wire(&response.into_inner()).map_err(network_error)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut request = tonic::Request::new(wire::vote_request_to_wire(&rpc));
+        request.set_timeout(option.hard_ttl());
+        let response = self
+            .peer()?
+            .pre_vote(request)
+            .await
+            .map_err(|status| rpc_error(&status))?;
+        wire::vote_response_from_wire(&response.into_inner()).map_err(network_error)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut peer = self.peer()?;
+        let file = snapshot.snapshot;
+        let header = wire::snapshot_header_to_wire(&vote, &snapshot.meta, file.size_bytes());
+        let send = peer.snapshot(snapshot_chunks(header, file));
+        let response = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            response = send => response.map_err(|status| StreamingError::from(rpc_error(&status)))?,
+        };
+        let vote = wire::required_vote(response.into_inner().vote.as_ref()).map_err(network_error)?;
+        Ok(SnapshotResponse { vote })
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut request = tonic::Request::new(wire::transfer_to_wire(&req));
+        request.set_timeout(option.hard_ttl());
+        let response = self
+            .peer()?
+            .transfer_leader(request)
+            .await
+            .map_err(|status| rpc_error(&status))?;
+        match response.into_inner().refused {
+            None => Ok(Ok(())),
+            // What a refusal looks like in openraft is private to it; unreachable makes it try again later.
+            Some(reason) => Err(RPCError::Unreachable(Unreachable::from_string(reason))),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // Short, so that a member that comes back is caught up at once; capped, so that a lost one costs nothing.
+        let delays = [20, 50, 100, 200].into_iter().chain(std::iter::repeat(500));
+        Some(Backoff::new(delays.map(Duration::from_millis)))
+    }
+}
+
+/// The file in chunks, read as the peer takes them. A read error ends the stream early: the peer finds the
+/// snapshot incomplete and refuses it.
+fn snapshot_chunks(
+    header: SnapshotHeader,
+    file: SnapshotFile,
+) -> impl Stream<Item = SnapshotChunk> + Send + 'static {
+    let first = futures::stream::iter([SnapshotChunk {
+        header: Some(header),
+        data: Bytes::new(),
+    }]);
+    let rest = futures::stream::unfold(None, move |open| {
+        let file = file.clone();
+        async move {
+            let mut reader = match open {
+                Some(reader) => reader,
+                None => tokio::fs::File::open(file.path()).await.ok()?,
+            };
+            let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES];
+            let read = match reader.read(&mut chunk).await {
+                Ok(0) => return None,
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(path = %file.path().display(), %error, "cannot read the snapshot to send");
+                    return None;
+                }
+            };
+            chunk.truncate(read);
+            Some((
+                SnapshotChunk {
+                    header: None,
+                    data: chunk.into(),
+                },
+                Some(reader),
+            ))
+        }
+    });
+    first.chain(rest)
+}
+
+fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
+    match status.code() {
+        // openraft backs off from the unreachable, and retries other network errors at once.
+        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
+            RPCError::Unreachable(Unreachable::new(status))
+        }
+        _ => RPCError::Network(NetworkError::new(status)),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn network_error(error: wire::WireError) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&error))
+}

@@ -1,0 +1,198 @@
+//! What is wanted: every document of the applied state, parsed, with the last good text of each.
+//!
+//! Documents for other hosts are here too. That one exists at all is what keeps its object from being deleted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::document::{DesiredKey, Document, DocumentError, hosts_named, parse_at, parse_desired_key};
+
+/// Every document at one revision of the store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Desired {
+    /// The store's revision when it was read.
+    pub(crate) revision: i64,
+    pub(crate) documents: BTreeMap<DesiredKey, Wanted>,
+}
+
+/// What stands at one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The revision that put this text.
+    pub(crate) revision: i64,
+    /// The revision that created the key.
+    pub(crate) created_revision: i64,
+    pub(crate) text: Text,
+}
+
+/// A document's text, understood or not.
+#[derive(Clone, Debug)]
+pub(crate) enum Text {
+    Good(Arc<Document>),
+    Invalid {
+        error: DocumentError,
+        /// The hosts it names, where that much can be read.
+        hosts: Option<Vec<String>>,
+        /// The last good text that this member has seen at the key, and its revision.
+        last_good: Option<(i64, Arc<Document>)>,
+    },
+}
+
+/// One key and value of the store, as far as documents need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredText<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) created_revision: i64,
+    pub(crate) revision: i64,
+}
+
+/// Parses each text once, and remembers the last good one of every key that is still there.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    seen: HashMap<DesiredKey, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    wanted: Wanted,
+    last_good: Option<(i64, Arc<Document>)>,
+}
+
+impl Parser {
+    /// Reads the documents among `texts`, which are all that the store has at `revision`.
+    pub(crate) fn read<'a>(&mut self, revision: i64, texts: impl Iterator<Item = StoredText<'a>>) -> Desired {
+        let mut documents = BTreeMap::new();
+        for stored in texts {
+            let Some((key, path)) = std::str::from_utf8(stored.key)
+                .ok()
+                .and_then(|path| Some((parse_desired_key(path)?, path)))
+            else {
+                continue;
+            };
+            let before = self.seen.remove(&key);
+            let seen = match before {
+                Some(seen) if seen.wanted.revision == stored.revision => seen,
+                before => Self::parse(path, stored, before.and_then(|seen| seen.last_good)),
+            };
+            documents.insert(key, seen);
+        }
+        // What was not among them is gone: a document put anew starts without a past.
+        self.seen = documents.into_iter().collect();
+        let documents = self
+            .seen
+            .iter()
+            .map(|(key, seen)| (key.clone(), seen.wanted.clone()))
+            .collect();
+        Desired { revision, documents }
+    }
+
+    fn parse(path: &str, stored: StoredText<'_>, last_good: Option<(i64, Arc<Document>)>) -> Seen {
+        let text = String::from_utf8_lossy(stored.value);
+        let (text, last_good) = match parse_at(path, &text) {
+            Ok(document) => {
+                let document = Arc::new(document);
+                (
+                    Text::Good(Arc::clone(&document)),
+                    Some((stored.revision, document)),
+                )
+            }
+            Err(error) => {
+                let hosts = hosts_named(&text);
+                (
+                    Text::Invalid {
+                        error,
+                        hosts,
+                        last_good: last_good.clone(),
+                    },
+                    last_good,
+                )
+            }
+        };
+        let wanted = Wanted {
+            revision: stored.revision,
+            created_revision: stored.created_revision,
+            text,
+        };
+        Seen { wanted, last_good }
+    }
+}
+
+impl Wanted {
+    /// Whether this text, or the last good one before it, applies to `host`. `None`: that cannot be read from it.
+    pub(crate) fn names_host(&self, host: &str) -> Option<bool> {
+        match &self.text {
+            Text::Good(document) => Some(document.names_host(host)),
+            Text::Invalid {
+                hosts: Some(hosts), ..
+            } => Some(hosts.iter().any(|named| named == host)),
+            Text::Invalid {
+                last_good: Some((_, document)),
+                ..
+            } => Some(document.names_host(host)),
+            Text::Invalid { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "/tenants/default/desired/profiles/web";
+
+    fn read(parser: &mut Parser, texts: &[(&str, i64, &str)]) -> Desired {
+        let stored = texts.iter().map(|(key, revision, text)| StoredText {
+            key: key.as_bytes(),
+            value: text.as_bytes(),
+            created_revision: 2,
+            revision: *revision,
+        });
+        parser.read(99, stored)
+    }
+
+    fn last_good(desired: &Desired) -> Option<i64> {
+        match &desired.documents.values().next()?.text {
+            Text::Good(_) => None,
+            Text::Invalid { last_good, .. } => last_good.as_ref().map(|(revision, _)| *revision),
+        }
+    }
+
+    #[test]
+    fn the_last_good_text_stays_in_mind_until_the_key_is_gone() {
+        let good = "kind: profile\nname: web\nspec: {}\n";
+        let mut parser = Parser::default();
+        read(&mut parser, &[(KEY, 2, good)]);
+        assert_eq!(last_good(&read(&mut parser, &[(KEY, 3, "kind: [")])), Some(2));
+        assert_eq!(last_good(&read(&mut parser, &[(KEY, 4, "name: web")])), Some(2));
+        read(&mut parser, &[]);
+        assert_eq!(last_good(&read(&mut parser, &[(KEY, 6, "kind: [")])), None);
+    }
+
+    #[test]
+    fn other_keys_are_not_documents() {
+        let mut parser = Parser::default();
+        let desired = read(
+            &mut parser,
+            &[
+                ("greeting", 2, "hello"),
+                ("/tenants/default/status/profiles/web/ovh", 3, "{}"),
+                (KEY, 4, "x"),
+            ],
+        );
+        assert_eq!(desired.documents.len(), 1);
+    }
+
+    #[test]
+    fn hosts_of_a_wrong_text_are_its_own_or_those_of_the_last_good_one() {
+        let mut parser = Parser::default();
+        let hosts = |desired: &Desired| desired.documents.values().next().unwrap().names_host("ovh");
+        assert_eq!(hosts(&read(&mut parser, &[(KEY, 2, "kind: [")])), None);
+        read(
+            &mut parser,
+            &[(KEY, 3, "kind: profile\nname: web\nhost: ovh\nspec: {}\n")],
+        );
+        assert_eq!(hosts(&read(&mut parser, &[(KEY, 4, "kind: [")])), Some(true));
+        assert_eq!(hosts(&read(&mut parser, &[(KEY, 5, "host: ionos")])), Some(false));
+    }
+}

@@ -1,0 +1,340 @@
+//! An object that a document names.
+
+use serde_json::{Map, Value};
+
+use super::compare::{Differences, compare};
+use super::references::{self, BadReference};
+use super::{ObjectPlan, Report, View, is_builtin, remove};
+use crate::document::{DesiredKey, Document, Kind, Managed, Phase, Update};
+use crate::reconciler::desired::{Text, Wanted};
+use crate::reconciler::observe::{Object, Power};
+use crate::reconciler::ownership::{self, Applied, Claim, Owner};
+use crate::reconciler::step::{Change, Step};
+
+/// How long a guest may take to shut down when it is stopped or restarted.
+const STOP_SECONDS: u32 = 30;
+
+/// A document that is in force, and where it came from.
+#[derive(Clone, Copy, Debug)]
+struct InForce<'a> {
+    document: &'a Document,
+    revision: i64,
+    created_revision: i64,
+}
+
+pub(super) fn plan(
+    view: View<'_>,
+    key: &DesiredKey,
+    wanted: &Wanted,
+    object: Option<&Object>,
+) -> Option<ObjectPlan> {
+    let claim = object.and_then(|object| match view.owner(key, object) {
+        Owner::Ours(claim) => Some(claim),
+        _ => None,
+    });
+    if wanted.names_host(view.context.host) == Some(false) {
+        return elsewhere(view, key, wanted, object?, &claim?);
+    }
+    let (revision, created_revision) = (wanted.revision, wanted.created_revision);
+    let (fault, line, last_good) = match &wanted.text {
+        Text::Good(document) => match references::check(view, document) {
+            Ok(()) => {
+                return Some(agree(
+                    view,
+                    key,
+                    object,
+                    InForce {
+                        document,
+                        revision,
+                        created_revision,
+                    },
+                ));
+            }
+            Err(BadReference { path, message }) => {
+                (format!("{path}: {message}"), document.line_of(&path), None)
+            }
+        },
+        Text::Invalid { error, last_good, .. } => (
+            error.text(),
+            Some(error.line).filter(|line| *line > 0),
+            last_good.as_ref(),
+        ),
+    };
+    let kept = last_good
+        .filter(|(_, document)| references::check(view, document).is_ok())
+        .map(|(revision, document)| {
+            agree(
+                view,
+                key,
+                object,
+                InForce {
+                    document,
+                    revision: *revision,
+                    created_revision,
+                },
+            )
+        })
+        .or_else(|| agree_with_applied(view, key, object?, claim.as_ref()?));
+    Some(invalid(revision, fault, line, kept))
+}
+
+/// The document is wrong and changes nothing; what was good before stays in force.
+fn invalid(revision: i64, fault: String, line: Option<u64>, kept: Option<ObjectPlan>) -> ObjectPlan {
+    let message = match &kept {
+        Some(kept) => format!("{fault} (revision {} stays in force)", kept.revision),
+        None => fault,
+    };
+    ObjectPlan {
+        revision,
+        steps: kept.map(|kept| kept.steps).unwrap_or_default(),
+        report: Report::new(Phase::Invalid, message).at(line),
+    }
+}
+
+/// What the object itself remembers as good.
+fn agree_with_applied(
+    view: View<'_>,
+    key: &DesiredKey,
+    object: &Object,
+    claim: &Claim,
+) -> Option<ObjectPlan> {
+    let Applied {
+        spec,
+        running,
+        lifecycle,
+        ..
+    } = claim.applied.clone()?;
+    let document = Document::restored(key.clone(), view.context.host, running, lifecycle, spec);
+    let created_revision = claim.uid.rsplit_once('@')?.1.parse().ok()?;
+    let in_force = InForce {
+        document: &document,
+        revision: claim.revision,
+        created_revision,
+    };
+    Some(agree(view, key, Some(object), in_force))
+}
+
+/// The document names other hosts now, and an object of ours is here.
+fn elsewhere(
+    view: View<'_>,
+    key: &DesiredKey,
+    wanted: &Wanted,
+    object: &Object,
+    claim: &Claim,
+) -> Option<ObjectPlan> {
+    let Text::Good(document) = &wanted.text else {
+        return None;
+    };
+    if key.kind != Kind::Instance {
+        return Some(ObjectPlan {
+            revision: wanted.revision,
+            ..remove::plan(view, key, object, claim)
+        });
+    }
+    // Its data is here and nowhere else: an edit of one word does not delete it.
+    let message = format!(
+        "the document names {} now; the instance on {} is kept as it is, and yours to delete",
+        document.hosts.join(", "),
+        view.context.host
+    );
+    let line = document.line_of("host").or_else(|| document.line_of("hosts"));
+    Some(ObjectPlan {
+        revision: wanted.revision,
+        steps: Vec::new(),
+        report: Report::new(Phase::Conflict, message).at(line),
+    })
+}
+
+/// Makes the object agree with its document.
+fn agree(view: View<'_>, key: &DesiredKey, object: Option<&Object>, in_force: InForce<'_>) -> ObjectPlan {
+    let InForce {
+        document, revision, ..
+    } = in_force;
+    let Some(object) = object else {
+        return match references::waits_for(view, document) {
+            Some(wait) => ObjectPlan::nothing(revision, Phase::Pending, wait),
+            None => ObjectPlan::steps(revision, create(view, in_force)),
+        };
+    };
+    let conflict = |message: &str| ObjectPlan::nothing(revision, Phase::Conflict, message);
+    match view.owner(key, object) {
+        Owner::Ours(claim) => change(view, object, Some(&claim), in_force),
+        Owner::Nobody if is_builtin(key) => change(view, object, None, in_force),
+        Owner::Nobody => conflict("one of this name is here already and is not ours; it is not touched"),
+        Owner::Another { cluster } => conflict(&format!(
+            "one of this name is here already and is cluster {cluster}'s; it is not touched"
+        )),
+        Owner::CopyOf { uid } => conflict(&format!(
+            "one of this name is here already, a copy of {uid}; it is not touched"
+        )),
+    }
+}
+
+fn create(view: View<'_>, in_force: InForce<'_>) -> Vec<Step> {
+    let InForce {
+        document,
+        revision,
+        created_revision,
+    } = in_force;
+    let mut body = document.spec.clone();
+    body.insert("name".into(), document.name.clone().into());
+    let config = body.entry("config").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(config) = config.as_object_mut() {
+        for (key, value) in ownership::keys(document, view.context.cluster, created_revision, revision) {
+            config.insert(key.to_owned(), value.into());
+        }
+    }
+    let create = Step::Create {
+        body: Value::Object(body),
+    };
+    let starts = document.kind == Kind::Instance && document.running;
+    std::iter::once(create)
+        .chain(starts.then_some(Step::Start))
+        .collect()
+}
+
+fn change(view: View<'_>, object: &Object, claim: Option<&Claim>, in_force: InForce<'_>) -> ObjectPlan {
+    let InForce {
+        document, revision, ..
+    } = in_force;
+    let applied = claim
+        .and_then(|claim| claim.applied.as_ref())
+        .map(|applied| &applied.spec);
+    let is_instance = document.kind == Kind::Instance;
+    let kept_in_full = document.lifecycle.managed == Managed::Full;
+    let mut differences = if kept_in_full {
+        compare(document.kind, &document.spec, applied, object)
+    } else {
+        Differences::default()
+    };
+    let power_wanted = is_instance && kept_in_full;
+    // What a restart would make effective takes effect at the next start anyway, if it does not run on.
+    let runs_on = object.power != Power::Stopped && document.running;
+    let cost = differences
+        .costs
+        .iter()
+        .filter(|(cost, _)| *cost == Update::Rebuild || runs_on)
+        .max_by_key(|(cost, _)| *cost)
+        .cloned();
+    if let Some(refusal) = cost
+        .as_ref()
+        .and_then(|(cost, path)| refusal(document, *cost, path))
+    {
+        let steps = if power_wanted {
+            power(object, document, Vec::new(), false)
+        } else {
+            Vec::new()
+        };
+        return ObjectPlan {
+            revision,
+            steps,
+            report: refusal,
+        };
+    }
+    let cost = cost.map_or(Update::Live, |(cost, _)| cost);
+    if cost == Update::Rebuild
+        && let Some(claim) = claim
+    {
+        let steps = remove::delete(object, claim)
+            .into_iter()
+            .chain(create(view, in_force))
+            .collect();
+        return ObjectPlan::steps(revision, steps);
+    }
+    differences.changes.extend(marks(view, object, in_force));
+    let changes = if differences.changes.is_empty() {
+        Vec::new()
+    } else {
+        vec![Step::Change {
+            changes: differences.changes,
+        }]
+    };
+    let steps = if power_wanted {
+        power(object, document, changes, cost == Update::Restart)
+    } else {
+        changes
+    };
+    if steps.is_empty() {
+        settled(object, document, revision)
+    } else {
+        ObjectPlan::steps(revision, steps)
+    }
+}
+
+/// Why a change that costs this much is not made, if it is not.
+fn refusal(document: &Document, cost: Update, path: &str) -> Option<Report> {
+    let path = format!("spec.{path}");
+    let why = if cost > document.lifecycle.update {
+        format!(
+            "needs {cost}, and lifecycle.update is {}",
+            document.lifecycle.update
+        )
+    } else if cost == Update::Rebuild && document.lifecycle.protect {
+        "needs rebuild, and it is protected".to_owned()
+    } else {
+        return None;
+    };
+    let message = format!("{path} changes: {why}: not applied");
+    Some(Report::new(Phase::Failed, message).at(document.line_of(&path)))
+}
+
+/// Our keys, where they do not yet say what they should.
+fn marks(view: View<'_>, object: &Object, in_force: InForce<'_>) -> Vec<Change> {
+    let InForce {
+        document,
+        revision,
+        created_revision,
+    } = in_force;
+    ownership::keys(document, view.context.cluster, created_revision, revision)
+        .into_iter()
+        .filter_map(|(key, after)| {
+            let before = object.config.get(key).cloned();
+            (before.as_ref() != Some(&after)).then(|| Change::Config {
+                key: key.to_owned(),
+                before,
+                after: Some(after),
+            })
+        })
+        .collect()
+}
+
+/// Puts the changes of an instance between the stops and starts that it needs.
+fn power(object: &Object, document: &Document, changes: Vec<Step>, restart: bool) -> Vec<Step> {
+    let stop = Step::Stop {
+        timeout_seconds: STOP_SECONDS,
+    };
+    match (&object.power, document.running) {
+        (Power::Running, true) if restart => std::iter::once(stop)
+            .chain(changes)
+            .chain([Step::Start])
+            .collect(),
+        (Power::Running, false) => std::iter::once(stop).chain(changes).collect(),
+        (Power::Stopped, true) => changes.into_iter().chain([Step::Start]).collect(),
+        _ => changes,
+    }
+}
+
+/// What to say of an object that needs nothing.
+fn settled(object: &Object, document: &Document, revision: i64) -> ObjectPlan {
+    if document.kind != Kind::Instance || document.lifecycle.managed == Managed::Existence {
+        return ObjectPlan::nothing(revision, Phase::Ready, "");
+    }
+    let name = &document.name;
+    match (&object.power, document.running) {
+        (Power::Running, _) => ObjectPlan::nothing(revision, Phase::Ready, ""),
+        (Power::Stopped, _) => ObjectPlan::nothing(revision, Phase::Stopped, ""),
+        (Power::Frozen, _) => ObjectPlan::nothing(
+            revision,
+            Phase::Failed,
+            format!("paused by hand; incus resume {name} wakes it"),
+        ),
+        (Power::Other(status), _) if status == "Error" => ObjectPlan::nothing(
+            revision,
+            Phase::Failed,
+            "Incus says Error; incus info --show-log says why",
+        ),
+        (Power::Other(status), _) => {
+            ObjectPlan::nothing(revision, Phase::Progressing, format!("Incus says {status}"))
+        }
+    }
+}

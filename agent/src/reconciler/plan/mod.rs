@@ -1,0 +1,196 @@
+//! The plan: what is wanted, what is, and what was last applied, turned into steps. Pure: the same three always
+//! give the same plan, and golden files hold it still.
+//!
+//! Every object of a plan carries a report: what the host says about the document while the steps are still to be
+//! done, or because there are none. Objects that are nobody's concern (made by hand, and no document names them)
+//! are not in the plan at all.
+
+mod brake;
+mod compare;
+mod keep;
+mod meaning;
+mod references;
+mod remove;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::desired::Desired;
+use super::observe::{Object, Observed};
+use super::ownership::{self, Owner};
+use super::step::Step;
+use crate::document::{DEFAULT_TENANT, DesiredKey, Kind, Phase};
+
+/// What planning needs to know beside the two views.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) host: &'a str,
+    /// Our cluster's id, as ownership keys carry it.
+    pub(crate) cluster: &'a str,
+    /// Whether the desired view was confirmed by a quorum: without that nothing is deleted.
+    pub(crate) may_delete: bool,
+}
+
+/// The steps for every object, in the order of kinds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) objects: BTreeMap<DesiredKey, ObjectPlan>,
+    /// Something would be deleted if the view were confirmed: worth confirming it and planning again.
+    pub(crate) wants_confirmation: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ObjectPlan {
+    /// The document's. 0: it is gone.
+    pub(crate) revision: i64,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) report: Report,
+}
+
+/// What to say about a document: a status without its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) phase: Phase,
+    pub(crate) message: String,
+    pub(crate) line: Option<u64>,
+}
+
+/// Everything that the parts of planning look at.
+#[derive(Clone, Copy, Debug)]
+struct View<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    context: Context<'a>,
+    /// The plans made so far: those of the kinds that this one depends on.
+    planned: &'a BTreeMap<DesiredKey, ObjectPlan>,
+}
+
+/// Plans every object that a document names here, and every object of ours that none names any more.
+pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>) -> Plan {
+    let mut plan = Plan::default();
+    // Kinds come in the order in which they depend on each other, documents and objects alike.
+    let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let view = View {
+            desired,
+            observed,
+            context,
+            planned: &plan.objects,
+        };
+        let made = match (desired.documents.get(key), observed.objects.get(key)) {
+            (Some(wanted), object) => keep::plan(view, key, wanted, object),
+            (None, Some(object)) => match view.owner(key, object) {
+                Owner::Ours(claim) => Some(remove::plan(view, key, object, &claim)),
+                _ => None,
+            },
+            (None, None) => None,
+        };
+        if let Some(made) = made {
+            plan.objects.insert(key.clone(), made);
+        }
+    }
+    let owned = observed
+        .objects
+        .iter()
+        .filter(|(key, object)| {
+            matches!(
+                ownership::owner(&object.config, context.cluster, key),
+                Owner::Ours(_)
+            )
+        })
+        .count();
+    brake::apply(&mut plan, owned, context);
+    plan
+}
+
+impl View<'_> {
+    fn owner(&self, key: &DesiredKey, object: &Object) -> Owner {
+        ownership::owner(&object.config, self.context.cluster, key)
+    }
+
+    /// The project whose profiles a tenant's instances use: its own, or the default one's where it has none.
+    fn profile_project<'b>(&self, tenant: &'b str) -> &'b str {
+        let Some(project) = self.observed.project(tenant) else {
+            return tenant;
+        };
+        let own = project.config.get("features.profiles");
+        if tenant == DEFAULT_TENANT || own.is_some_and(|own| meaning::is_true(own)) {
+            tenant
+        } else {
+            DEFAULT_TENANT
+        }
+    }
+}
+
+/// Incus makes these itself and never lets them go: they are taken over without asking, and released, not deleted.
+fn is_builtin(key: &DesiredKey) -> bool {
+    key.kind != Kind::Instance && key.name == "default"
+}
+
+impl ObjectPlan {
+    /// Nothing to do, and this to say.
+    fn nothing(revision: i64, phase: Phase, message: impl Into<String>) -> ObjectPlan {
+        ObjectPlan {
+            revision,
+            steps: Vec::new(),
+            report: Report::new(phase, message),
+        }
+    }
+
+    /// These steps, and their words to say.
+    fn steps(revision: i64, steps: Vec<Step>) -> ObjectPlan {
+        let words: Vec<&str> = steps.iter().map(Step::word).collect();
+        ObjectPlan {
+            revision,
+            report: Report::new(Phase::Progressing, words.join(", ")),
+            steps,
+        }
+    }
+
+    pub(crate) fn deletes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Delete { .. }))
+    }
+}
+
+impl Report {
+    pub(crate) fn new(phase: Phase, message: impl Into<String>) -> Report {
+        Report {
+            phase,
+            message: message.into(),
+            line: None,
+        }
+    }
+
+    fn at(mut self, line: Option<u64>) -> Report {
+        self.line = line;
+        self
+    }
+}
+
+impl fmt::Display for Plan {
+    /// For golden files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, object) in &self.objects {
+            let Report { phase, message, line } = &object.report;
+            write!(f, "{key} @{}: {phase}", object.revision)?;
+            if let Some(line) = line {
+                write!(f, " (line {line})")?;
+            }
+            if !message.is_empty() {
+                write!(f, ": {message}")?;
+            }
+            writeln!(f)?;
+            for step in &object.steps {
+                for line in step.to_string().lines() {
+                    writeln!(f, "    {line}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Alarms, and what members publish of themselves.
+
+use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType};
+use proto::replicated::{Empty, PublishMember};
+
+use super::Applier;
+use crate::schema;
+use crate::state;
+use crate::store::MemberAttributes;
+
+impl Applier {
+    /// Answers with the alarms asked for, or with the one that this raised or cleared, as etcd does.
+    pub(super) fn alarm(&mut self, request: &AlarmRequest) -> AlarmResponse {
+        let named = (request.member_id, request.alarm);
+        let none = request.alarm == i32::from(AlarmType::None);
+        let alarms = match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => self
+                .alarms
+                .iter()
+                .filter(|(_, alarm)| none || *alarm == request.alarm)
+                .copied()
+                .collect(),
+            Ok(AlarmAction::Activate) if !none => {
+                self.alarms.insert(named);
+                self.batch.put(schema::alarm(named.0, named.1), []);
+                vec![named]
+            }
+            Ok(AlarmAction::Deactivate) if self.alarms.remove(&named) => {
+                self.batch.delete(schema::alarm(named.0, named.1));
+                vec![named]
+            }
+            _ => Vec::new(),
+        };
+        let alarms = alarms
+            .into_iter()
+            .map(|(member_id, alarm)| AlarmMember { member_id, alarm })
+            .collect();
+        AlarmResponse { header: None, alarms }
+    }
+
+    pub(super) fn publish_member(&mut self, request: PublishMember) -> Empty {
+        let attributes = MemberAttributes {
+            name: request.name,
+            client_urls: request.client_urls,
+        };
+        self.batch.put(
+            schema::member(request.id),
+            state::encode_member(request.id, &attributes),
+        );
+        self.members.insert(request.id, attributes);
+        Empty {}
+    }
+}

@@ -1,0 +1,229 @@
+//! Applying replicated requests: the one place where the store changes.
+//!
+//! Every member applies the same entries in the same order and must end with the same state: nothing here reads a
+//! clock, a random number, the environment, or walks a hash map. A request is checked on the path it takes before it
+//! writes anything, so a refusal leaves no trace; it is an answer, replicated like any other. A storage failure is
+//! not an answer: it stops the member.
+//!
+//! Entries are applied in chunks. [`Applier::apply`] collects changes that only later entries see;
+//! [`Applier::commit`] writes them in one batch with the applied id, then publishes them to readers.
+
+mod admin;
+mod kv;
+mod lease;
+mod txn;
+
+use std::sync::Arc;
+
+use openraft::EntryPayload;
+use prost::Message;
+use proto::etcdserverpb::{AlarmType, CompactionResponse, RequestOp, TxnRequest, request_op};
+use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
+
+use self::lease::LeaseWriter;
+use crate::backend::{BackendError, Batch};
+use crate::mvcc::{ReadFailure, Sweeper, Writer};
+use crate::raft_types::{Command, Entry, LogId, StoredMembership};
+use crate::schema;
+use crate::state::{self, Alarms, Members, State};
+use crate::watch::Publisher;
+
+/// Why a request was not applied.
+#[derive(Debug)]
+enum ApplyError {
+    Refused(Refusal),
+    Failed(BackendError),
+}
+
+impl ApplyError {
+    /// A read that apply made has no answer.
+    fn from_read(failure: ReadFailure, state: &State) -> ApplyError {
+        match failure {
+            ReadFailure::Compacted => ApplyError::Refused(Refusal::Compacted),
+            ReadFailure::Future => ApplyError::Refused(Refusal::FutureRevision),
+            gone @ ReadFailure::Gone(_) => ApplyError::Failed(state.backend.damaged(gone.to_string())),
+            ReadFailure::Backend(error) => ApplyError::Failed(error),
+        }
+    }
+}
+
+/// What a chunk changed beside keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Committed {
+    /// Leases came or went.
+    pub(crate) leases_changed: bool,
+}
+
+/// The writer of the state, with all that apply decides by.
+pub(crate) struct Applier {
+    state: Arc<State>,
+    writer: Writer,
+    batch: Batch,
+    leases: LeaseWriter,
+    alarms: Alarms,
+    members: Members,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    quota_bytes: u64,
+}
+
+impl Applier {
+    /// Goes on from what `state` has published. `quota_bytes` 0: no quota. It must be the same on all members.
+    pub(crate) fn new(state: Arc<State>, quota_bytes: u64) -> Applier {
+        let published = state.published.read().clone();
+        Applier {
+            writer: Writer::new(Arc::clone(&state)),
+            state,
+            batch: Batch::default(),
+            leases: LeaseWriter::new(published.leases),
+            alarms: published.alarms,
+            members: published.members,
+            applied: published.applied,
+            membership: published.membership,
+            quota_bytes,
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    pub(crate) fn membership(&self) -> &StoredMembership {
+        &self.membership
+    }
+
+    /// Begins a chunk.
+    pub(crate) fn begin(&mut self, publisher: &Publisher) {
+        self.writer.want_previous(publisher.wants_prev_kv());
+    }
+
+    /// Applies one entry. Readers see nothing of it before [`Applier::commit`].
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Reply, BackendError> {
+        self.applied = Some(entry.log_id);
+        let result = match &entry.payload {
+            EntryPayload::Blank => None,
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.batch.put(
+                    schema::META_MEMBERSHIP,
+                    state::encode_membership(&self.membership),
+                );
+                None
+            }
+            EntryPayload::Normal(command) => Some(self.apply_command(command)?),
+        };
+        Ok(Reply {
+            revision: self.writer.revision(),
+            result,
+        })
+    }
+
+    /// Writes the chunk, publishes it, and tells watchers.
+    pub(crate) fn commit(&mut self, publisher: &Publisher) -> Result<Committed, BackendError> {
+        if let Some(applied) = &self.applied {
+            self.batch
+                .put(schema::META_APPLIED, state::encode_applied(applied));
+        }
+        self.state.backend.write(std::mem::take(&mut self.batch))?;
+
+        let lease_changes = self.leases.take_changes();
+        let compacted = {
+            let mut published = self.state.published.write();
+            let compacted = self.writer.compacted() > published.compacted;
+            published.revision = self.writer.revision();
+            published.compacted = self.writer.compacted();
+            published.live_bytes = self.writer.live_bytes();
+            published.applied = self.applied;
+            if published.membership != self.membership {
+                published.membership = self.membership.clone();
+            }
+            for change in &lease_changes {
+                published.leases.change(change);
+            }
+            if published.alarms != self.alarms {
+                published.alarms = self.alarms.clone();
+            }
+            if published.members != self.members {
+                published.members = self.members.clone();
+            }
+            compacted
+        };
+        for (revision, events) in self.writer.take_events() {
+            publisher.publish(revision, events);
+        }
+        if compacted {
+            Sweeper::start(&self.state);
+        }
+        Ok(Committed {
+            leases_changed: lease_changes.iter().any(lease::changes_the_set),
+        })
+    }
+
+    fn apply_command(&mut self, command: &Command) -> Result<reply::Result, BackendError> {
+        // An undecodable request comes from a newer member: every member of this version answers the same.
+        let op = Request::decode(command.0.clone())
+            .ok()
+            .and_then(|request| request.op);
+        let result = match op {
+            Some(op) => self
+                .permitted(&op)
+                .map_or_else(|| self.apply_op(op), |refusal| Err(ApplyError::Refused(refusal))),
+            None => Err(ApplyError::Refused(Refusal::UnknownRequest)),
+        };
+        match result {
+            Ok(result) => Ok(result),
+            Err(ApplyError::Refused(refusal)) => Ok(reply::Result::Refused(refusal.into())),
+            Err(ApplyError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The one match on the replicated request.
+    fn apply_op(&mut self, op: Op) -> Result<reply::Result, ApplyError> {
+        match op {
+            Op::Put(request) => self.put(&request).map(reply::Result::Put),
+            Op::DeleteRange(request) => self.delete_range(&request).map(reply::Result::DeleteRange),
+            Op::Txn(request) => self.txn(&request).map(reply::Result::Txn),
+            Op::Compact(request) => self
+                .writer
+                .compact(request.revision, &mut self.batch)
+                .map(|()| reply::Result::Compact(CompactionResponse { header: None }))
+                .map_err(|failure| ApplyError::from_read(failure, &self.state)),
+            Op::LeaseGrant(request) => self.lease_grant(&request).map(reply::Result::LeaseGrant),
+            Op::LeaseRevoke(request) => self.lease_revoke(&request).map(reply::Result::LeaseRevoke),
+            Op::LeaseCheckpoint(request) => {
+                Ok(reply::Result::LeaseCheckpoint(self.lease_checkpoint(&request)))
+            }
+            Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request))),
+            Op::PublishMember(request) => Ok(reply::Result::PublishMember(self.publish_member(request))),
+        }
+    }
+
+    /// Whether the state of the whole store forbids a request, whoever asks. `None`: it does not.
+    fn permitted(&self, op: &Op) -> Option<Refusal> {
+        let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
+        let administers = matches!(op, Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::PublishMember(_));
+        if !administers && raised(AlarmType::Corrupt) {
+            return Some(Refusal::Corrupt);
+        }
+        let grows = match op {
+            Op::Put(_) | Op::LeaseGrant(_) => true,
+            Op::Txn(request) => puts(request),
+            _ => false,
+        };
+        let over_quota = self.quota_bytes > 0 && self.writer.live_bytes() > self.quota_bytes;
+        (grows && (over_quota || raised(AlarmType::Nospace))).then_some(Refusal::NoSpace)
+    }
+}
+
+/// Whether a Txn puts anything on any path.
+fn puts(request: &TxnRequest) -> bool {
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .any(|RequestOp { request }| match request {
+            Some(request_op::Request::RequestPut(_)) => true,
+            Some(request_op::Request::RequestTxn(nested)) => puts(nested),
+            _ => false,
+        })
+}
