@@ -33,7 +33,12 @@ const RULES: &[Rule] = &[
     Rule {
         why: "gRPC statuses are made at the edge only",
         words: &["tonic::Status", "Status::"],
-        within: &["agent/src/node/", "agent/src/reconciler/", "agent/src/incus/", "agent/src/document/"],
+        within: &[
+            "agent/src/node/",
+            "agent/src/reconciler/",
+            "agent/src/incus/",
+            "agent/src/document/",
+        ],
         except: &[],
     },
     Rule {
@@ -50,7 +55,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         why: "what is applied must be the same on every member: no clock, no chance",
-        words: &["Instant::now", "SystemTime", "std::time::Instant", "time::Instant", "rand::"],
+        words: &[
+            "Instant::now",
+            "SystemTime",
+            "std::time::Instant",
+            "time::Instant",
+            "rand::",
+        ],
         within: &["raft-store/src/"],
         except: &[],
     },
@@ -97,7 +108,10 @@ fn files_hold_one_thing() {
         let text = fs::read_to_string(root().join(&file)).expect("read a source file");
         let lines = without_tests(&text).lines().count();
         if lines > FILE_LINES {
-            let _ = writeln!(found, "{file}: {lines} lines without its tests, {FILE_LINES} at most");
+            let _ = writeln!(
+                found,
+                "{file}: {lines} lines without its tests, {FILE_LINES} at most"
+            );
         }
     }
     assert!(found.is_empty(), "\n{found}");
@@ -108,14 +122,21 @@ fn every_module_says_what_it_is() {
     let silent: Vec<String> = sources()
         .into_iter()
         .filter(|file| file.contains("/src/"))
-        .filter(|file| !fs::read_to_string(root().join(file)).expect("read").starts_with("//!"))
+        .filter(|file| {
+            !fs::read_to_string(root().join(file))
+                .expect("read")
+                .starts_with("//!")
+        })
         .collect();
     assert!(silent.is_empty(), "no module docs at the top: {silent:#?}");
 }
 
 #[test]
 fn a_rule_finds_what_it_forbids() {
-    let sled = RULES.iter().find(|rule| rule.words.contains(&"sled::")).expect("the rule about sled");
+    let sled = RULES
+        .iter()
+        .find(|rule| rule.words.contains(&"sled::"))
+        .expect("the rule about sled");
     assert!(sled.holds_in("raft-store/src/mvcc/read.rs"));
     assert!(!sled.holds_in("raft-store/src/backend.rs"));
     assert_eq!(code_of("let a = 1; // like sled::Db"), "let a = 1; ");
@@ -130,7 +151,10 @@ impl Rule {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
 }
 
 /// Every Rust file of the workspace, relative to it.
@@ -139,7 +163,10 @@ fn sources() -> Vec<String> {
     for package in ["proto", "raft-store", "cloud-init", "agent", "tests", "bench"] {
         collect(&root().join(package), &mut files);
     }
-    assert!(files.len() > 20, "the sources are not where this test looks for them");
+    assert!(
+        files.len() > 20,
+        "the sources are not where this test looks for them"
+    );
     files.sort();
     files
 }
@@ -158,11 +185,18 @@ fn collect(folder: &Path, files: &mut Vec<String>) {
 
 /// The text up to the unit tests, which are at the end of a file.
 fn without_tests(text: &str) -> &str {
-    text.find("\n#[cfg(test)]\nmod ").map_or(text, |at| text.get(..=at).unwrap_or(text))
+    text.find("\n#[cfg(test)]\nmod ")
+        .map_or(text, |at| text.get(..=at).unwrap_or(text))
 }
 
 /// The line up to its comment, if any: comments may name what code may not. A URL in a string is cut as well.
 fn code_of(line: &str) -> &str {
-    let is_marker = ["TODO", "FIXME", "XXX"].iter().any(|marker| line.contains(marker));
-    if is_marker { line } else { line.split("//").next().unwrap_or(line) }
+    let is_marker = ["TODO", "FIXME", "XXX"]
+        .iter()
+        .any(|marker| line.contains(marker));
+    if is_marker {
+        line
+    } else {
+        line.split("//").next().unwrap_or(line)
+    }
 }

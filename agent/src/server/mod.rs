@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
+use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
 use crate::node::{Node, RaftView};
-use crate::incus::Incus;
 use crate::peer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
