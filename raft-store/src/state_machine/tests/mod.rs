@@ -6,6 +6,7 @@ mod lease;
 mod model;
 mod recovery;
 mod snapshot;
+mod suite;
 mod txn;
 
 pub(crate) use fixture::{Fixture, compact, delete, op_delete, op_get, op_put, put, range};
