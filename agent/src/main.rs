@@ -40,7 +40,11 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
+        Command::Ctl { arguments } => cli::main(
+            std::iter::once(OsString::from("agentctl"))
+                .chain(arguments)
+                .collect(),
+        ),
     }
 }
 

@@ -103,6 +103,11 @@ async fn alive(session: &Session) -> BTreeMap<String, Alive> {
     response.kvs.iter().filter_map(entry).collect()
 }
 
+/// The hosts that say they are alive.
+pub(super) async fn hosts_alive(session: &Session) -> Vec<String> {
+    alive(session).await.into_keys().collect()
+}
+
 /// One line for each host, and what its loss means under it.
 pub(super) fn table(overview: &Overview) -> String {
     let rows: Vec<[String; 8]> = overview.rows.iter().map(cells).collect();

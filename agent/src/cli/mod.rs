@@ -4,18 +4,24 @@
 //! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
 //! Never touches a member's data directory.
 
+mod apply;
+mod change;
 mod client;
 mod cluster;
+mod delete;
+mod documents;
 mod duration;
 mod endpoint;
 mod error;
 mod format;
+mod get;
 mod kv;
 mod lease;
 mod member;
 mod options;
 mod range;
 mod snapshot;
+mod status;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -51,6 +57,14 @@ enum Command {
     /// Read, write and watch keys
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Store documents: what the hosts shall make true
+    Apply(apply::ApplyArgs),
+    /// Show the documents the cluster holds
+    Get(get::GetArgs),
+    /// Show what the hosts have made of the documents
+    Status(status::StatusArgs),
+    /// Delete documents, and with them what they made
+    Delete(delete::DeleteArgs),
     /// Who belongs to the cluster
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -88,7 +102,7 @@ struct Session {
 
 /// Runs one command line, whose first argument is the program's name, on a runtime of its own; not to be called from
 /// within one. Returns 0 when it is done, 1 when it failed, 2 when the command line is wrong.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main(args: Vec<OsString>) -> ExitCode {
     let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -131,6 +145,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     let session = cli.global.session()?;
     match command {
         Command::Kv(command) => command.run(&session).await,
+        Command::Apply(args) => args.run(&session).await,
+        Command::Get(args) => args.run(&session).await,
+        Command::Status(args) => args.run(&session).await,
+        Command::Delete(args) => args.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
         Command::MoveLeader(args) => args.run(&session).await,
@@ -181,6 +199,17 @@ mod tests {
             "kv txn -i",
             "kv compact 3 --physical",
             "kv compaction 3",
+            "kv edit a",
+            "apply -f a -f b --file -",
+            "get",
+            "get instances",
+            "get instance web --tenant shop -w json",
+            "status",
+            "status --wait instance web",
+            "status profile web --wait=2m --tenant shop",
+            "delete instance web",
+            "delete instance web --tenant shop",
+            "delete -f a -f b",
             "member list -w simple",
             "endpoint status --cluster",
             "endpoint health",

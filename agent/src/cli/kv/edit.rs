@@ -20,8 +20,10 @@ use crate::cli::format;
 use crate::cli::range::KeyRange;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  agentctl kv edit /tenants/default/desired/instances/web\n\n\
-                        When somebody else changes the key meanwhile, nothing is stored and your text is kept.")]
+#[command(
+    after_help = "Example:\n  agentctl kv edit /tenants/default/desired/instances/web\n\n\
+                        When somebody else changes the key meanwhile, nothing is stored and your text is kept."
+)]
 pub(in crate::cli) struct EditArgs {
     /// The key; one that does not exist yet begins empty
     #[arg(value_name = "KEY")]
@@ -34,7 +36,10 @@ impl EditArgs {
         if key.is_empty() {
             return Err(CliError::usage("the key is empty"));
         }
-        let request = pb::RangeRequest { key: key.clone(), ..Default::default() };
+        let request = pb::RangeRequest {
+            key: key.clone(),
+            ..Default::default()
+        };
         let before = session.client.range(request).await?.kvs.into_iter().next();
         let old = before.as_ref().map(|kv| kv.value.clone()).unwrap_or_default();
         let draft = Draft::new(&key, &old)?;
@@ -43,7 +48,11 @@ impl EditArgs {
             draft.discard();
             return format::write(b"not changed\n");
         }
-        let response = session.client.txn(replace(key, text, before.as_ref())).await.map_err(|e| draft.keep(e))?;
+        let response = session
+            .client
+            .txn(replace(key, text, before.as_ref()))
+            .await
+            .map_err(|e| draft.keep(e))?;
         if !response.succeeded {
             let conflict = CliError::failed("somebody else changed the key meanwhile; nothing was stored");
             return Err(draft.keep(conflict));
@@ -63,9 +72,20 @@ fn replace(key: Bytes, text: Bytes, before: Option<&proto::mvccpb::KeyValue>) ->
         key: key.clone(),
         range_end: KeyRange::one(key.clone()).range_end,
     };
-    let put = pb::PutRequest { key, value: text, ignore_lease: before.is_some(), ..Default::default() };
-    let put = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) };
-    pb::TxnRequest { compare: vec![unchanged], success: vec![put], failure: vec![] }
+    let put = pb::PutRequest {
+        key,
+        value: text,
+        ignore_lease: before.is_some(),
+        ..Default::default()
+    };
+    let put = pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(put)),
+    };
+    pb::TxnRequest {
+        compare: vec![unchanged],
+        success: vec![put],
+        failure: vec![],
+    }
 }
 
 /// The file in the editor. Only its owner may read it; it outlives a failure, so that no work is lost.
@@ -76,11 +96,20 @@ struct Draft {
 
 impl Draft {
     fn new(key: &[u8], text: &[u8]) -> Result<Self, CliError> {
-        let suffix = if documents::is_desired_key(key) { ".yaml" } else { "" };
+        let suffix = if documents::is_desired_key(key) {
+            ".yaml"
+        } else {
+            ""
+        };
         let name = format!("agentctl-edit-{:016x}{suffix}", rand::random::<u64>());
         let path = std::env::temp_dir().join(name);
         let failed = |error: io::Error| CliError::io(path.display(), &error);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         file.write_all(text).map_err(failed)?;
         Ok(Self { path })
     }
@@ -126,13 +155,23 @@ fn wants_another_try(why: &str) -> bool {
 /// `$VISUAL`, else `$EDITOR`, else vi. Either may carry options, so a shell takes them apart.
 fn run_editor(path: &Path) -> Result<(), CliError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".into());
+    let editor = set("VISUAL")
+        .or_else(|| set("EDITOR"))
+        .unwrap_or_else(|| "vi".into());
     let mut script = editor.as_bytes().to_vec();
     script.extend_from_slice(b" \"$1\"");
-    let status = Command::new("sh").arg("-c").arg(OsString::from_vec(script)).arg("edit").arg(path).status();
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(OsString::from_vec(script))
+        .arg("edit")
+        .arg(path)
+        .status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(CliError::failed(format!("{} ended with {status}", editor.display()))),
+        Ok(status) => Err(CliError::failed(format!(
+            "{} ended with {status}",
+            editor.display()
+        ))),
         Err(error) => Err(CliError::io("sh", &error)),
     }
 }

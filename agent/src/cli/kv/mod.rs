@@ -2,7 +2,7 @@
 
 mod compact;
 mod delete;
-//mod edit;
+mod edit;
 mod get;
 mod put;
 mod txn;
@@ -30,6 +30,8 @@ pub(super) enum KvCommand {
     /// Forget the history before a revision
     #[command(visible_alias = "compaction")]
     Compact(compact::CompactArgs),
+    /// Change a value in $VISUAL or $EDITOR; documents are checked before they are stored
+    Edit(edit::EditArgs),
 }
 
 impl KvCommand {
@@ -41,6 +43,7 @@ impl KvCommand {
             Self::Watch(args) => args.run(session).await,
             Self::Txn(args) => args.run(session).await,
             Self::Compact(args) => args.run(session).await,
+            Self::Edit(args) => args.run(session).await,
         }
     }
 }

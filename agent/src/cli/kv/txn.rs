@@ -78,7 +78,7 @@ impl TxnArgs {
 fn read(source: &mut impl BufRead, mut announce: impl FnMut(&str)) -> Result<pb::TxnRequest, CliError> {
     let mut lines = Numbered { source, number: 0 };
     announce("conditions:");
-    let compare = lines.paragraph(|line| txn_text::compare(line))?;
+    let compare = lines.paragraph(txn_text::compare)?;
     announce("if they hold (get, put, del):");
     let success = lines.paragraph(operation)?;
     announce("if not (get, put, del):");
