@@ -1,6 +1,7 @@
 //! The state machine as openraft drives it. [`Fixture`] serves apply's own tests too.
 
 mod fixture;
+mod golden;
 mod kv;
 mod lease;
 mod model;
