@@ -137,7 +137,7 @@ impl StateMachine {
 
     fn install(&mut self, snapshot: &SnapshotFile) -> io::Result<()> {
         // Kept first: after a crash in between, openraft finds it and installs it again.
-        let snapshot = self.shared.snapshots.keep(snapshot, true)?;
+        let snapshot = self.shared.snapshots.keep_installed(snapshot)?;
         let state = Arc::new(build_state(&self.state_dir, &snapshot, self.options.cache_bytes)?);
         self.applier = Applier::new(Arc::clone(&state), self.options.quota_bytes);
         let old = self.shared.replace(Arc::clone(&state));

@@ -293,7 +293,7 @@ fn check(steps: &[Step]) {
 
 proptest! {
     // A failure is written with its seed to `proptest-regressions/`, and tried first from then on.
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_is_what_a_naive_one_would_be(steps in steps()) {

@@ -216,3 +216,29 @@ async fn openraft_applies_a_stream_and_watchers_see_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_build_that_was_overtaken_by_an_install_is_thrown_away() {
+    let mut follower = Fixture::new();
+    follower.apply_all([put("old", "1")]);
+    let mut late = follower.machine.get_snapshot_builder().await;
+
+    let mut leader = filled();
+    let snapshot = leader
+        .machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
+    follower
+        .machine
+        .install_snapshot(&snapshot.meta, snapshot.snapshot)
+        .await
+        .unwrap();
+
+    assert_eq!(late.build_snapshot().await.unwrap().meta, snapshot.meta);
+    let current = follower.machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta, snapshot.meta);
+    assert_eq!(snapshot_names(&follower).len(), 1);
+}
