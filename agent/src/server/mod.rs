@@ -55,14 +55,24 @@ pub async fn run(config: RunConfig) -> Result<()> {
 
     let peer_router = peer::server::routes(&node).into_axum_router();
     for port in peer_ports {
-        serving.spawn(listener::serve(port, peer_router.clone(), peers.clone()));
+        serving.spawn(listener::serve(
+            port,
+            peer_router.clone(),
+            peers.clone(),
+            listener::DRAIN_PEERS,
+        ));
     }
     let context = api_context(&node, &config, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     let client_router = api::router(context);
     let mut client_serving = JoinSet::new();
     for port in client_ports {
-        client_serving.spawn(listener::serve(port, client_router.clone(), clients.clone()));
+        client_serving.spawn(listener::serve(
+            port,
+            client_router.clone(),
+            clients.clone(),
+            listener::DRAIN_CLIENTS,
+        ));
     }
     background.spawn(announce(node.raft_view()));
     let acting = spawn_reconciler(&node, &config, &clients)?;
@@ -83,14 +93,14 @@ pub async fn run(config: RunConfig) -> Result<()> {
     wind_up(client_serving).await;
     // While the peers are still served: what this host has to say last is replicated through them.
     wind_up(acting).await;
-    peers.cancel();
-    wind_up(serving).await;
     if tokio::time::timeout(Duration::from_secs(5), node.raft().shutdown())
         .await
         .is_err()
     {
         tracing::warn!("raft did not stop in time");
     }
+    peers.cancel();
+    wind_up(serving).await;
     background.shutdown().await;
     if outcome.is_ok() {
         tracing::info!("stopped");
