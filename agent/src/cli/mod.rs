@@ -9,6 +9,7 @@ mod change;
 mod client;
 mod cluster;
 mod delete;
+mod dev;
 mod documents;
 mod duration;
 mod endpoint;
@@ -79,6 +80,9 @@ enum Command {
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Take members of a running `agent dev` away, and bring them back
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
     /// Print the completion script of a shell
     #[command(after_help = "bash: source <(agentctl completion bash)\n\
                             zsh:  agentctl completion zsh > \"${fpath[1]}/_agentctl\"\n\
@@ -102,7 +106,7 @@ struct Session {
 
 /// Runs one command line, whose first argument is the program's name, on a runtime of its own; not to be called from
 /// within one. Returns 0 when it is done, 1 when it failed, 2 when the command line is wrong.
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -140,6 +144,7 @@ fn finish(result: Result<(), CliError>) -> ExitCode {
 async fn run(cli: Cli) -> Result<(), CliError> {
     let command = match cli.command {
         Command::Completion { shell } => return completion(shell),
+        Command::Dev(command) => return command.run().await,
         command => command,
     };
     let session = cli.global.session()?;
@@ -155,7 +160,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Lease(command) => command.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
         Command::Version => version(&session).await,
-        Command::Completion { .. } => Ok(()),
+        Command::Completion { .. } | Command::Dev(_) => Ok(()),
     }
 }
 
@@ -221,6 +226,9 @@ mod tests {
             "lease list",
             "lease keep-alive ff --once",
             "snapshot save file",
+            "dev kill ovh",
+            "dev start ovh --dir d",
+            "dev list",
             "completion fish",
             "version",
         ];
