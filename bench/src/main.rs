@@ -1,1 +1,28 @@
-fn main() {}
+//! The same load on three members of ours and on three of etcd, one after the other, side by side.
+//!
+//! Owns its processes and folders, which are gone when it ends. It measures from outside, through one client
+//! for both, and knows nothing of how either works inside.
+
+mod compare;
+mod load;
+mod servers;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    about = "The same load on us and on a real etcd, side by side"
+)]
+enum Command {
+    /// Puts and gets with few and many clients, on both, and the ratio
+    Compare(compare::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let Command::Compare(args) = Command::parse();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(compare::run(&args))
+}

@@ -5,11 +5,13 @@
 //! so after a crash the database holds some prefix of the batches written, which Raft completes.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -93,34 +95,45 @@ impl fmt::Debug for Backend {
     }
 }
 
+/// Runs `read`, which opens or reads the whole database in `path`. sled panics over some damage: that, too, is
+/// damage here, so it runs on a thread of its own.
+pub(crate) fn catch_damage<T: Send, E: From<BackendError> + Send>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("store-open".to_owned())
+            .spawn_scoped(scope, read);
+        let reader = reader.map_err(|source| BackendError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        reader.join().unwrap_or_else(|_panic| {
+            let reason = "reading it panicked".to_owned();
+            Err(BackendError::Damaged {
+                path: path.to_owned(),
+                reason,
+            }
+            .into())
+        })
+    })
+}
+
 impl Backend {
     /// Opens or creates the database in `path`.
     ///
     /// # Errors
     /// [`BackendError::Damaged`] where it does not recover.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Backend, BackendError> {
+        wait_for_former_handle(path)?;
         let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
-        // On a thread of its own: sled panics over some damage, and a panic there must read as damage here.
-        let opened = std::thread::Builder::new()
-            .name("store-open".to_owned())
-            .spawn(move || config.open())
-            .map_err(|source| BackendError::Io {
-                path: path.to_owned(),
-                source,
-            })?
-            .join();
+        let db = config.open().map_err(|error| translate(path, error))?;
         let folder = Folder {
             path: path.to_owned(),
             retired: AtomicBool::new(false),
         };
-        match opened {
-            Ok(Ok(db)) => Ok(Backend { db, folder }),
-            Ok(Err(error)) => Err(translate(path, error)),
-            Err(_panic) => Err(BackendError::Damaged {
-                path: path.to_owned(),
-                reason: "recovery panicked".to_owned(),
-            }),
-        }
+        Ok(Backend { db, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -183,6 +196,30 @@ impl Backend {
     fn translate(&self, error: sled::Error) -> BackendError {
         translate(&self.folder.path, error)
     }
+}
+
+/// sled's helper threads hold a closed database's file for a moment longer. Whoever opens it again in the same process
+/// waits for them, not for ever: past that, sled itself says that it is locked.
+fn wait_for_former_handle(folder: &Path) -> Result<(), BackendError> {
+    const ATTEMPTS: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(5);
+    let failed = |source| BackendError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let file = match File::open(folder.join("db")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for _ in 0..ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map_err(failed),
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+    Ok(())
 }
 
 fn translate(path: &Path, error: sled::Error) -> BackendError {

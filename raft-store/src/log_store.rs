@@ -1,7 +1,7 @@
 //! openraft's view of the write-ahead log.
 //!
-//! Every change is made in memory and queued for the writer in one step, so both have the same order. Reads see memory
-//! at once; callbacks and [`RaftLogStorage::save_vote`] wait for the disk.
+//! Every change is made in memory and queued for the writer in one step, so both have the same order. Reads
+//! see memory at once; callbacks and [`RaftLogStorage::save_vote`] wait for the disk.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -32,8 +32,8 @@ const REPLICATION_BYTES: usize = 1 << 20;
 /// Entries read ahead for apply.
 const APPLY_BYTES: usize = 1 << 20;
 
-/// The log, shared: clones read and write the same one. The last one to go waits for what is queued to be written, and
-/// then gives the directory free.
+/// The log, shared: clones read and write the same one. The last one to go waits for what is queued to be
+/// written, and then gives the directory free.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     handle: Arc<Handle>,
@@ -62,8 +62,8 @@ impl Drop for WriterThread {
 }
 
 impl LogStore {
-    /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is locked until
-    /// the last clone is dropped.
+    /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is
+    /// locked until the last clone is dropped.
     ///
     /// # Errors
     /// See [`OpenLogError`].
@@ -82,8 +82,8 @@ impl LogStore {
         })
     }
 
-    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a log: a
-    /// bootstrap over existing data must never follow from a wrong permission.
+    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a
+    /// log: a bootstrap over existing data must never follow from a wrong permission.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
         match wal::list(dir) {
@@ -92,8 +92,8 @@ impl LogStore {
         }
     }
 
-    /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on which
-    /// file, and what a person can do.
+    /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on
+    /// which file, and what a person can do.
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.handle.shared.failed.subscribe()
@@ -202,7 +202,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.entries(start..end, REPLICATION_BYTES).await
     }
 
-    /// Reads ahead a bounded part at a time: a member that has far to catch up must not hold all of it in memory.
+    /// Reads ahead a bounded part at a time: a member that has far to catch up must not hold all of it in
+    /// memory.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -340,4 +341,124 @@ fn to_range(range: &impl RangeBounds<u64>) -> Range<u64> {
         Bound::Unbounded => u64::MAX,
     };
     start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use openraft::type_config::TypeConfigExt;
+    use openraft::vote::leader_id_adv::LeaderId;
+
+    use super::*;
+
+    const IDENTITY: Identity = Identity {
+        cluster_id: 1,
+        member_id: 2,
+    };
+
+    fn idle(dir: &Path) -> (LogStore, Writer) {
+        let options = WalOptions {
+            dir: dir.join("wal"),
+            segment_bytes: 1 << 16,
+            cache_bytes: 0,
+        };
+        let (handle, writer) = open_idle(&options, IDENTITY).unwrap();
+        (
+            LogStore {
+                handle: Arc::new(handle),
+            },
+            writer,
+        )
+    }
+
+    fn blank(index: u64) -> Entry {
+        let log_id = LogId::new(LeaderId { term: 1, node_id: 2 }, index);
+        Entry {
+            log_id,
+            payload: openraft::EntryPayload::Blank,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_while_the_writer_is_busy_takes_one_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, writer) = idle(dir.path());
+        let mut durable = Vec::new();
+        for index in 0..100 {
+            let (done, is_durable) = TypeConfig::oneshot();
+            log.append([blank(index)], IOFlushed::signal(done)).await.unwrap();
+            durable.push(is_durable);
+        }
+        log.save_committed(Some(blank(50).log_id)).await.unwrap();
+        // Readable although nothing is on disk, and with no memory to spare.
+        assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 100);
+        assert_eq!(log.syncs(), 0);
+
+        let mut vote = Box::pin({
+            let mut log = log.clone();
+            async move { log.save_vote(&Vote::new(1, 2)).await }
+        });
+        assert!(
+            futures::poll!(&mut vote).is_pending(),
+            "a vote is answered when it is durable"
+        );
+        assert_eq!(log.read_vote().await.unwrap(), None);
+
+        let thread = thread::spawn(move || writer.run());
+        for is_durable in durable {
+            is_durable.await.unwrap().unwrap();
+        }
+        vote.await.unwrap();
+        assert_eq!(log.syncs(), 1);
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(1, 2)));
+        assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 100);
+        drop(log);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, writer) = idle(dir.path());
+        let mut queued = 0;
+        loop {
+            // Without tokio's own budget, which also makes a task wait that never did.
+            let append = tokio::task::unconstrained(log.append([blank(queued)], IOFlushed::noop()));
+            let Poll::Ready(appended) = futures::poll!(Box::pin(append)) else {
+                break;
+            };
+            appended.unwrap();
+            queued += 1;
+        }
+        assert_eq!(queued, QUEUE_REQUESTS as u64);
+        let thread = thread::spawn(move || writer.run());
+        log.append([blank(queued)], IOFlushed::noop()).await.unwrap();
+        drop(log);
+        thread.join().unwrap();
+        assert_eq!(
+            idle(dir.path()).0.get_log_state().await.unwrap().last_log_id,
+            Some(blank(queued).log_id)
+        );
+    }
+
+    /// A truncation and a new entry at the same index, both before the first one is written: what is read
+    /// from disk later is the new one.
+    #[tokio::test]
+    async fn an_index_appended_twice_is_found_at_its_second_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, writer) = idle(dir.path());
+        let value = |value: &'static [u8]| Entry {
+            payload: openraft::EntryPayload::Normal(crate::Command(bytes::Bytes::from_static(value))),
+            ..blank(0)
+        };
+        log.append([value(b"first")], IOFlushed::noop()).await.unwrap();
+        log.truncate_after(None).await.unwrap();
+        log.append([value(b"second")], IOFlushed::noop()).await.unwrap();
+        let thread = thread::spawn(move || writer.run());
+        log.save_vote(&Vote::new(1, 2)).await.unwrap();
+        assert_eq!(log.try_get_log_entries(..).await.unwrap(), [value(b"second")]);
+        drop(log);
+        thread.join().unwrap();
+    }
 }

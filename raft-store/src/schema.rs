@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn keys_sort_as_their_numbers_and_parse_back() {
         let head = |main, sub| record(Revision { main, sub });
-        let mut keys = vec![
+        let mut keys = [
             head(2, 0),
             head(2, 1),
             head(256, 0),

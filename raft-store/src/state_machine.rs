@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::apply::Applier;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, catch_damage};
 use crate::migrate::MigrateError;
 use crate::raft_types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotFile, Snapshots, build_state, empty_state};
@@ -137,7 +137,7 @@ impl StateMachine {
 
     fn install(&mut self, snapshot: &SnapshotFile) -> io::Result<()> {
         // Kept first: after a crash in between, openraft finds it and installs it again.
-        let snapshot = self.shared.snapshots.keep(snapshot, true)?;
+        let snapshot = self.shared.snapshots.keep_installed(snapshot)?;
         let state = Arc::new(build_state(&self.state_dir, &snapshot, self.options.cache_bytes)?);
         self.applier = Applier::new(Arc::clone(&state), self.options.quota_bytes);
         let old = self.shared.replace(Arc::clone(&state));
@@ -253,9 +253,9 @@ fn open_state(
     let Some(folder) = state_dir.current().map_err(failed)? else {
         return empty_state(state_dir, options.cache_bytes).map_err(failed);
     };
-    let loaded = Backend::open(&folder, options.cache_bytes)
-        .map_err(MigrateError::from)
-        .and_then(State::load);
+    let loaded = catch_damage(&folder, || {
+        State::load(Backend::open(&folder, options.cache_bytes)?)
+    });
     let damage = match loaded {
         Ok(state) => return Ok(state),
         Err(MigrateError::Newer { found }) => {
@@ -278,3 +278,6 @@ fn open_state(
     std::fs::remove_dir_all(&folder).map_err(failed)?;
     Ok(state)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

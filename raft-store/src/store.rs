@@ -24,7 +24,7 @@ const OVERTAKEN_LIMIT: usize = 16;
 /// A cloneable handle for reads at the applied state.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What the state machine and its readers share.
@@ -326,7 +326,8 @@ impl History for Shared {
 
     fn events(&self, query: &HistoryQuery<'_>) -> Result<HistoryEvents, HistoryError> {
         let state = self.state();
-        let events = mvcc::events(&state.backend, &state.index, query);
+        let compacted = state.published.read().compacted;
+        let events = mvcc::events(&state.backend, &state.index, compacted, query);
         // Looked at last: what is above it now was not swept while we read.
         let compact_revision = state.published.read().compacted;
         if query.from < compact_revision {

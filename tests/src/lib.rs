@@ -11,6 +11,7 @@ pub mod load;
 pub mod names;
 pub mod notes;
 pub mod show;
+pub mod tmpfs;
 pub mod tools;
 pub mod transcript;
 pub mod wait;

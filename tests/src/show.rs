@@ -135,9 +135,18 @@ fn number(text: &mut String, name: &str, value: i64) {
     }
 }
 
+/// One below the other; a line that comes again and again is shown once.
 fn lines(text: &mut String, lines: impl Iterator<Item = String>) {
-    for line in lines {
+    let mut lines = lines.peekable();
+    while let Some(line) = lines.next() {
+        let mut times = 1;
+        while lines.next_if_eq(&line).is_some() {
+            times += 1;
+        }
         let _ = write!(text, "\n  {line}");
+        if times > 1 {
+            let _ = write!(text, " ({times} times)");
+        }
     }
 }
 

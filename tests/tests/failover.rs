@@ -40,6 +40,7 @@ on_both!(
     lagging_member_catches_up_by_snapshot,
     every_member_takes_writes_and_reads,
     terminated_leader_hands_over,
+    minority_says_so_and_still_reads_locally,
 );
 
 async fn leader_killed_under_load(subject: Subject) {
@@ -171,6 +172,60 @@ async fn terminated_leader_hands_over(subject: Subject) {
             status.success(),
             "a member that was asked to stop ended with {status}"
         );
+    }
+}
+
+async fn minority_says_so_and_still_reads_locally(subject: Subject) {
+    let mut cluster = Cluster::builder(&subject, 3).start().await;
+    let mut client = cluster.client(0);
+    client.put("kept", b"yes").await.expect("put");
+    cluster
+        .client(0)
+        .get_within("kept", wait::PATIENCE)
+        .await
+        .expect("get");
+    cluster.kill(1);
+    cluster.kill(2);
+
+    let local = client
+        .get_prefix("kept", true)
+        .await
+        .expect("a serializable read needs nobody else");
+    assert_eq!(local.kvs.len(), 1);
+    let refused = client
+        .put_within("lost", b"no", wait::PATIENCE)
+        .await
+        .expect_err("there is no quorum");
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    let known = ["etcdserver: request timed out", "etcdserver: leader changed"];
+    assert!(
+        known.iter().any(|text| refused.message().starts_with(text)),
+        "{refused}"
+    );
+
+    // Who asks for a leader is told at once that there is none.
+    let no_leader = wait::until("the member to notice that the leader is gone", async || {
+        let mut request = tonic::Request::new(range_of("kept"));
+        request
+            .metadata_mut()
+            .insert("hasleader", "true".parse().expect("ascii"));
+        let refused = cluster.client(0).kv.range(request).await.err()?;
+        (refused.message() == "etcdserver: no leader").then_some(refused)
+    });
+    assert_eq!(no_leader.await.code(), tonic::Code::Unavailable);
+
+    cluster.start(1);
+    cluster.ready().await;
+    client
+        .put("kept", b"again")
+        .await
+        .expect("two of three are a quorum");
+}
+
+fn range_of(key: &str) -> proto::etcdserverpb::RangeRequest {
+    proto::etcdserverpb::RangeRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
     }
 }
 

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::interceptor::Needs;
 use super::status::ApiError;
-use super::{Api, validate};
+use super::{Api, txn_headers, validate};
 
 #[derive(Clone, Debug)]
 pub(super) struct KvService(pub(super) Arc<Api>);
@@ -81,7 +81,11 @@ impl Kv for KvService {
         validate::txn(&request, api.options.max_txn_ops)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
         match api.propose(Op::Txn(request)).await? {
-            (header, Outcome::Txn(response)) => Ok(Response::new(TxnResponse { header, ..response })),
+            (header, Outcome::Txn(mut response)) => {
+                let revision = header.map_or(0, |header| header.revision);
+                txn_headers::fill(&mut response.responses, revision);
+                Ok(Response::new(TxnResponse { header, ..response }))
+            }
             _ => Err(ApiError::UnexpectedReply.into()),
         }
     }

@@ -18,6 +18,7 @@ mod lease;
 mod maintenance;
 mod observe;
 mod status;
+mod txn_headers;
 mod validate;
 mod watch;
 

@@ -19,8 +19,12 @@ pub(crate) const REVISION: &str = "user.agent.revision";
 /// What was set then: [`Applied`] in JSON.
 pub(crate) const APPLIED: &str = "user.agent.applied";
 
+/// The host whose member made the object. Members that share one Incus, as those of `agent dev` do, see each
+/// other's objects: who made one is who deletes it. Written once.
+pub(crate) const HOST: &str = "user.agent.host";
+
 /// Everything we write on an object, in the order in which it is taken off again: the claim itself last.
-pub(crate) const KEYS: [&str; 4] = [APPLIED, REVISION, UID, CLUSTER];
+pub(crate) const KEYS: [&str; 5] = [APPLIED, REVISION, HOST, UID, CLUSTER];
 
 /// What we last set on an object. Outlives its document: deletion asks it what is allowed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,8 +60,17 @@ pub(crate) enum Owner {
 pub(crate) struct Claim {
     pub(crate) uid: String,
     pub(crate) revision: i64,
+    /// Who made it. `None`: not said, which makes it this host's.
+    pub(crate) host: Option<String>,
     /// `None` where it cannot be read: written by a newer agent, or damaged by hand.
     pub(crate) applied: Option<Applied>,
+}
+
+impl Claim {
+    /// Whether another member made the object, in an Incus that both see.
+    pub(crate) fn is_of_another_host(&self, host: &str) -> bool {
+        self.host.as_deref().is_some_and(|maker| maker != host)
+    }
 }
 
 /// Reads the keys on the object `id`.
@@ -73,6 +86,7 @@ pub(crate) fn owner(config: &BTreeMap<String, String>, cluster: &str, id: &Desir
                 .get(REVISION)
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(0),
+            host: config.get(HOST).cloned(),
             applied: config.get(APPLIED).and_then(|text| Applied::from_text(text)),
         }),
         (Some(_), uid) => Owner::CopyOf {

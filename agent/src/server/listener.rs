@@ -25,8 +25,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// What is still under way at shutdown may take this long.
-const DRAIN: Duration = Duration::from_secs(3);
+/// What clients have under way at shutdown may take this long.
+pub(super) const DRAIN_CLIENTS: Duration = Duration::from_secs(2);
+/// Peers hold streams that end only with the member: they are cut as soon as Raft has stopped.
+pub(super) const DRAIN_PEERS: Duration = Duration::from_millis(100);
 
 /// Binds a port.
 ///
@@ -46,8 +48,8 @@ pub(super) async fn bind(flag: &str, url: &ListenUrl) -> io::Result<TcpListener>
     })
 }
 
-/// Serves a port until the shutdown, and then what is under way, for a while.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+/// Serves a port until the shutdown, and then what is under way, for as long as `drain`.
+pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, drain: Duration) {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
@@ -94,7 +96,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
+    if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
         tracing::debug!("connections that did not end in time are cut");
     }
 }

@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
+use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
 use crate::node::{Node, RaftView};
 use crate::peer;
+use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::LeaderWatch;
 
@@ -53,17 +55,27 @@ pub async fn run(config: RunConfig) -> Result<()> {
 
     let peer_router = peer::server::routes(&node).into_axum_router();
     for port in peer_ports {
-        serving.spawn(listener::serve(port, peer_router.clone(), peers.clone()));
+        serving.spawn(listener::serve(
+            port,
+            peer_router.clone(),
+            peers.clone(),
+            listener::DRAIN_PEERS,
+        ));
     }
     let context = api_context(&node, &config, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     let client_router = api::router(context);
     let mut client_serving = JoinSet::new();
     for port in client_ports {
-        client_serving.spawn(listener::serve(port, client_router.clone(), clients.clone()));
+        client_serving.spawn(listener::serve(
+            port,
+            client_router.clone(),
+            clients.clone(),
+            listener::DRAIN_CLIENTS,
+        ));
     }
     background.spawn(announce(node.raft_view()));
-    spawn_reconciler(&node, &config, &clients, &mut background);
+    let acting = spawn_reconciler(&node, &config, &clients)?;
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -78,15 +90,17 @@ pub async fn run(config: RunConfig) -> Result<()> {
         Err(reason) => tracing::error!("{reason}; this member stops"),
     }
     clients.cancel();
-    while client_serving.join_next().await.is_some() {}
-    peers.cancel();
-    while serving.join_next().await.is_some() {}
+    wind_up(client_serving).await;
+    // While the peers are still served: what this host has to say last is replicated through them.
+    wind_up(acting).await;
     if tokio::time::timeout(Duration::from_secs(5), node.raft().shutdown())
         .await
         .is_err()
     {
         tracing::warn!("raft did not stop in time");
     }
+    peers.cancel();
+    wind_up(serving).await;
     background.shutdown().await;
     if outcome.is_ok() {
         tracing::info!("stopped");
@@ -191,12 +205,31 @@ fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiConte
     )
 }
 
-fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown, background: &mut JoinSet<()>) {
+/// What acts on this host for the cluster.
+fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Result<JoinSet<()>> {
+    let mut acting = JoinSet::new();
     let Some(socket) = &config.incus_socket else {
         tracing::info!("no Incus: a store only");
-        return;
+        return Ok(acting);
     };
-    let _ = (node, socket, shutdown, background);
+    let incus = Incus::connect(socket).context("--incus-socket")?;
+    let options = ReconcilerOptions {
+        host: node.name().to_owned(),
+        provider: config.args.provider.clone(),
+        addresses: config.advertise_client_urls.clone(),
+    };
+    acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
+    acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
+    Ok(acting)
+}
+
+/// Waits for tasks that were told to stop, and aborts those that take too long.
+async fn wind_up(mut tasks: JoinSet<()>) {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        tasks.shutdown().await;
+    }
 }
 
 /// The runtime for `agent run`.

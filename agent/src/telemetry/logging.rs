@@ -5,10 +5,7 @@ use std::io;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-/// The variable that sets levels by module, over the configured level: `AGENT_LOG=info,agent::api=debug`.
-const FILTER_VARIABLE: &str = "AGENT_LOG";
-
-/// Modules that say much and mean little to an operator, unless the variable names them.
+/// Modules that say much and mean little to an operator, unless a filter names them.
 const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn,openraft=warn,reqwest=warn";
 
 /// Why logging was not set up.
@@ -20,12 +17,13 @@ pub enum LoggingError {
     AlreadySet,
 }
 
-/// Sets up logging for the whole process, once. `level` is `error`, `warn`, `info`, `debug` or `trace`.
+/// Sets up logging for the whole process, once. `level` is `error`, `warn`, `info`, `debug` or `trace`, or a filter
+/// by module, such as `info,agent::peer=debug`. `--log-level` and `AGENT_LOG` both end up here.
 ///
 /// # Errors
-/// When the level or `AGENT_LOG` is not understood, or logging is already set up.
+/// When the level is not understood, or logging is already set up.
 pub fn init_logging(level: &str, json: bool) -> Result<(), LoggingError> {
-    let filter = filter(level, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+    let filter = filter(level)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -40,11 +38,12 @@ pub fn init_logging(level: &str, json: bool) -> Result<(), LoggingError> {
     set.map_err(|_| LoggingError::AlreadySet)
 }
 
-fn filter(level: &str, from_environment: Option<&str>) -> Result<EnvFilter, LoggingError> {
-    let filter = match from_environment {
-        Some(filter) if !filter.is_empty() => filter.to_owned(),
-        _ if matches!(level, "debug" | "trace") => level.to_owned(),
-        _ => format!("{level},{QUIET}"),
+fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    let filter = match level {
+        // A variable that is set to nothing.
+        "" => format!("info,{QUIET}"),
+        "error" | "warn" | "info" => format!("{level},{QUIET}"),
+        filter => filter.to_owned(),
     };
     EnvFilter::builder()
         .parse(&filter)
@@ -59,13 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_wins() {
-        assert_eq!(
-            filter("info", Some("agent=debug")).unwrap().to_string(),
-            "agent=debug"
-        );
-        assert!(filter("info", None).unwrap().to_string().contains("h2=warn"));
-        assert_eq!(filter("debug", Some("")).unwrap().to_string(), "debug");
-        assert!(filter("loudly=very", None).is_err());
+    fn levels_and_filters() {
+        let shown = |level| filter(level).unwrap().to_string();
+        assert!(shown("info").contains("h2=warn"));
+        assert_eq!(shown(""), shown("info"));
+        assert_eq!(shown("debug"), "debug");
+        assert_eq!(shown("warn,agent=debug"), "agent=debug,warn");
+        assert!(filter("loudly=very").is_err());
     }
 }

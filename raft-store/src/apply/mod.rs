@@ -166,7 +166,7 @@ impl Applier {
             .and_then(|request| request.op);
         let result = match op {
             Some(op) => self
-                .permitted(&op)
+                .forbids(&op)
                 .map_or_else(|| self.apply_op(op), |refusal| Err(ApplyError::Refused(refusal))),
             None => Err(ApplyError::Refused(Refusal::UnknownRequest)),
         };
@@ -198,8 +198,8 @@ impl Applier {
         }
     }
 
-    /// Whether the state of the whole store forbids a request, whoever asks. `None`: it does not.
-    fn permitted(&self, op: &Op) -> Option<Refusal> {
+    /// Why the state of the whole store forbids a request, whoever asks.
+    fn forbids(&self, op: &Op) -> Option<Refusal> {
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
         let administers = matches!(op, Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::PublishMember(_));
         if !administers && raised(AlarmType::Corrupt) {

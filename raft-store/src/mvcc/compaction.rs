@@ -98,6 +98,15 @@ impl Sweeper {
         }
     }
 
+    /// Waits until the running sweep ends.
+    #[cfg(test)]
+    pub(crate) fn finish(&self) {
+        let handle = self.thread.lock().handle.take();
+        if let Some(handle) = handle {
+            handle.join().unwrap();
+        }
+    }
+
     /// Stops sweeping for good, and waits until it has.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -9,11 +9,12 @@ use crate::watch::{HistoryEvents, HistoryQuery};
 /// The most records one call looks at, whoever's they are: a watcher of a quiet key must not hold its thread.
 const MAX_SCANNED: usize = 10_000;
 
-/// The changes that `query` asks for, whole revisions only. The caller has checked that `query.from` is not below
-/// the compacted revision, and checks again afterwards that it still is not.
+/// The changes that `query` asks for, whole revisions only. The caller checks afterwards that `query.from` is not
+/// below the compacted revision, which is `compacted` when this is called.
 pub(crate) fn events(
     backend: &Backend,
     index: &Index,
+    compacted: i64,
     query: &HistoryQuery<'_>,
 ) -> Result<HistoryEvents, BackendError> {
     let range = KeyRange::new(query.key, query.range_end);
@@ -36,7 +37,8 @@ pub(crate) fn events(
         if !range.contains(&record.kv.key) {
             continue;
         }
-        let prev_kv = if query.prev_kv {
+        // What the compacted revision itself replaced is given up, swept or not.
+        let prev_kv = if query.prev_kv && at.main > compacted {
             previous(backend, index, &record.kv.key, at)?
         } else {
             None

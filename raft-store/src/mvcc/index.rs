@@ -68,7 +68,7 @@ impl Line {
 }
 
 impl Index {
-    /// What the next put of `key` has to carry: `created` (0: it begins a generation) and how many puts came before.
+    /// What `key` was at the main revision `at`; `None` where it did not exist.
     pub(crate) fn get(&self, key: &[u8], at: i64) -> Option<Visible> {
         self.keys.read().get(key)?.get(at)
     }

@@ -69,12 +69,7 @@ impl KeyIndex {
     pub(crate) fn put(&mut self, version: Version) {
         match self.generations.last_mut() {
             Some(generation) if !generation.ended => generation.versions.push(version),
-            _ => self.generations.push(Generation {
-                created: version.revision.main,
-                compacted: 0,
-                versions: vec![version],
-                ended: false,
-            }),
+            _ => self.begin(version, false),
         }
     }
 
@@ -98,12 +93,23 @@ impl KeyIndex {
                 generation.versions.push(version);
                 generation.ended = true;
             }
-            _ => self.generations.push(Generation {
-                created: version.revision.main,
-                compacted: 0,
-                versions: vec![version],
-                ended: true,
-            }),
+            _ => self.begin(version, true),
+        }
+    }
+
+    fn begin(&mut self, version: Version, ended: bool) {
+        let created = version.revision.main;
+        let generation = Generation {
+            created,
+            compacted: 0,
+            versions: vec![version],
+            ended,
+        };
+        if self.generations.is_empty() {
+            // Most keys have one generation and one version, and a vector that grows takes room for four.
+            self.generations = vec![generation];
+        } else {
+            self.generations.push(generation);
         }
     }
 

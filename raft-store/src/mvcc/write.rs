@@ -133,7 +133,7 @@ impl WriteTxn<'_> {
         self.next.sub > 0
     }
 
-    /// Puts `key`. Returns the value before where `previous` asks for it.
+    /// Puts `key`, with 0 for no lease.
     pub(crate) fn put(&mut self, key: &Bytes, value: Bytes, lease: i64) -> Result<(), ReadFailure> {
         let before = self.view().visible(key);
         let prev_kv = match before {

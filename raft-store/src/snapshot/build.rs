@@ -57,24 +57,45 @@ impl Snapshots {
         self.current.lock().clone()
     }
 
-    /// Keeps a finished snapshot as the current one. `only`: and deletes all others, which belong to another past.
-    pub(crate) fn keep(&self, file: &SnapshotFile, only: bool) -> io::Result<SnapshotFile> {
+    /// Keeps a finished snapshot that was built here. Returns the current one, which is not this where a later one was
+    /// installed meanwhile.
+    pub(crate) fn keep_built(&self, file: &SnapshotFile) -> io::Result<SnapshotFile> {
+        let mut current = self.current.lock();
+        if let Some(later) = current
+            .as_ref()
+            .filter(|c| c.meta().last_log_id >= file.meta().last_log_id)
+        {
+            return Ok(later.clone());
+        }
+        let kept = self.keep(file, KEPT)?;
+        *current = Some(kept.clone());
+        Ok(kept)
+    }
+
+    /// Keeps a snapshot that is to be installed, and deletes all others: they belong to another past.
+    pub(crate) fn keep_installed(&self, file: &SnapshotFile) -> io::Result<SnapshotFile> {
+        let mut current = self.current.lock();
+        let kept = self.keep(file, 1)?;
+        *current = Some(kept.clone());
+        Ok(kept)
+    }
+
+    fn keep(&self, file: &SnapshotFile, kept: usize) -> io::Result<SnapshotFile> {
         let index = file.meta().last_log_id.map_or(0, |id| id.index());
         let path = self.dir.join(format!("{index:020}{SUFFIX}"));
         // Restoring at start hands us the file that we keep already.
-        let kept = if file.path() == path {
+        let file = if file.path() == path {
             file.clone()
         } else {
             file.keep(&path)?
         };
-        *self.current.lock() = Some(kept.clone());
         let others = newest_first(&self.dir)?
             .into_iter()
             .filter(|other| *other != path);
-        for other in others.skip(if only { 0 } else { KEPT - 1 }) {
+        for other in others.skip(kept - 1) {
             std::fs::remove_file(other)?;
         }
-        Ok(kept)
+        Ok(file)
     }
 }
 
@@ -165,7 +186,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             let current = snapshots.current();
             let file = match (capture, current) {
                 (Some(capture), Some(current)) if *current.meta() == capture.meta => current,
-                (Some(capture), _) => snapshots.keep(&capture.write(snapshots.dir())?, false)?,
+                (Some(capture), _) => snapshots.keep_built(&capture.write(snapshots.dir())?)?,
                 (None, Some(current)) => current,
                 (None, None) => return Err(io::Error::other("a snapshot builder was used twice")),
             };

@@ -31,8 +31,8 @@ pub enum OpenLogError {
         found: u64,
         expected: u64,
     },
-    /// Cutting here could forget what was acknowledged, so it is for the operator: remove this member and let it
-    /// join again with an empty data directory.
+    /// Cutting here could forget what was acknowledged, so it is for the operator: remove this member and let
+    /// it join again with an empty data directory.
     #[error(
         "the log is corrupt: {} at offset {offset}: {reason}; nothing was changed: \
          remove this member from the cluster and let it join again with an empty data directory",
@@ -60,8 +60,8 @@ pub enum OpenLogError {
     },
 }
 
-/// Why the log stopped for good: a write, an fsync or a change of the directory failed. There is no second try: after a
-/// failed fsync the kernel may call pages clean that never reached the disk.
+/// Why the log stopped for good: a write, an fsync or a change of the directory failed. There is no second
+/// try: after a failed fsync the kernel may call pages clean that never reached the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteError {
     kind: io::ErrorKind,

@@ -1,7 +1,7 @@
 //! What a segment file looks like: its name and its header.
 //!
-//! A segment is a header and then records, back to back, each at a multiple of four bytes. The rest of the file
-//! is zeroes, preallocated. All numbers are little endian.
+//! A segment is a header and then records, back to back, each at a multiple of four bytes. The rest of the
+//! file is zeroes, preallocated. All numbers are little endian.
 //!
 //! ```text
 //! offset  bytes  field
@@ -45,7 +45,8 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The name of the segment that starts at `first`: sixteen hexadecimal digits, so that names sort as sequences.
+/// The name of the segment that starts at `first`: sixteen hexadecimal digits, so that names sort as
+/// sequences.
 pub(crate) fn segment_name(first: Sequence) -> String {
     format!("{:0SEQUENCE_DIGITS$x}{SUFFIX}", first.0)
 }
@@ -116,8 +117,9 @@ impl SegmentHeader {
         })
     }
 
-    /// What the checksum of every record in this segment starts from. It binds records to their segment: bytes
-    /// of another segment, or of another member's log inside a user's value, are never taken for records.
+    /// What the checksum of every record in this segment starts from. It binds records to their segment:
+    /// bytes of another segment, or of another member's log inside a user's value, are never taken for
+    /// records.
     pub(crate) fn seed(&self) -> u32 {
         u32_at(&self.encode(), 36)
     }

@@ -41,8 +41,8 @@ pub(crate) struct Place {
     pub(crate) length: u32,
 }
 
-/// Names one appending of one entry: an index can be appended again after a truncation while the first record is still
-/// on its way to the disk.
+/// Names one appending of one entry: an index can be appended again after a truncation while the first record
+/// is still on its way to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
@@ -207,8 +207,8 @@ impl LogIndex {
         }
     }
 
-    /// Drops the entries up to `upto`, which may lie past the last one. False, and nothing is done, where that much was
-    /// purged before.
+    /// Drops the entries up to `upto`, which may lie past the last one. False, and nothing is done, where
+    /// that much was purged before.
     pub(crate) fn purge(&mut self, upto: LogId) -> bool {
         if self.purged.is_some_and(|purged| purged.index() >= upto.index()) {
             return false;

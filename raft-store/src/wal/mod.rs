@@ -1,11 +1,11 @@
 //! The write-ahead log: votes and entries, durable before they are acknowledged.
 //!
-//! It owns the files of one directory: segments of records (`format`, `record`, `segment`), the thread that writes them
-//! (`writer`), what is done at a start (`recovery`, `scan`), and where every unpurged entry is (`index`, `read`).
-//! [`crate::LogStore`] is what openraft sees of it.
+//! It owns the files of one directory: segments of records (`format`, `record`, `segment`), the thread that
+//! writes them (`writer`), what is done at a start (`recovery`, `scan`), and where every unpurged entry is
+//! (`index`, `read`). [`crate::LogStore`] is what openraft sees of it.
 //!
-//! What it must not do: decide what is appended, truncated or purged; retry a write or a sync that failed; cut anything
-//! that may have been acknowledged; hold a lock while it touches a file.
+//! What it must not do: decide what is appended, truncated or purged; retry a write or a sync that failed;
+//! cut anything that may have been acknowledged; hold a lock while it touches a file.
 
 mod error;
 mod format;

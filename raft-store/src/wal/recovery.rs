@@ -1,14 +1,15 @@
-//! Opens a log: checks every segment, replays every record, and makes the tail durable before anyone hears of it.
+//! Opens a log: checks every segment, replays every record, and makes the tail durable before anyone hears of
+//! it.
 //!
 //! The rules for a tail that does not read:
-//! - in the last segment, with no valid record after it: a write that was interrupted before it was acknowledged. It is
-//!   cut, and what was there is zeroed, so that old bytes are never taken for records.
-//! - anywhere else: damage. The log is refused and nothing is changed. A log that forgot its end would vote and answer
-//!   as if it were complete.
+//! - in the last segment, with no valid record after it: a write that was interrupted before it was
+//!   acknowledged. It is cut, and what was there is zeroed, so that old bytes are never taken for records.
+//! - anywhere else: damage. The log is refused and nothing is changed. A log that forgot its end would vote
+//!   and answer as if it were complete.
 //!
-//! What reads well may still be in the page cache only (after a kill), or be marked clean there without having
-//! reached the disk (after a failed fsync). So the records since the last sync that is known of are written again, and
-//! synced.
+//! What reads well may still be in the page cache only (after a kill), or be marked clean there without
+//! having reached the disk (after a failed fsync). So the records since the last sync that is known of are
+//! written again, and synced.
 
 use std::collections::VecDeque;
 use std::fs;

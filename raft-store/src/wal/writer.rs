@@ -1,11 +1,11 @@
 //! The one thread that writes the log.
 //!
-//! It takes what is queued, writes it with one call, syncs it once, and then tells everyone whose records became
-//! durable. While it syncs, the next batch gathers in the queue: that is the whole of group commit, and the slower the
-//! disk, the larger the batches.
+//! It takes what is queued, writes it with one call, syncs it once, and then tells everyone whose records
+//! became durable. While it syncs, the next batch gathers in the queue: that is the whole of group commit,
+//! and the slower the disk, the larger the batches.
 //!
-//! Any failure is the end: it is reported to all who wait and in [`Shared::failed`], and no operation succeeds
-//! afterwards. A failed sync is never tried again.
+//! Any failure is the end: it is reported to all who wait and in [`Shared::failed`], and no operation
+//! succeeds afterwards. A failed sync is never tried again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -178,6 +178,10 @@ impl Writer {
         while let Some(request) = self.queue.blocking_recv() {
             if let Err(error) = self.batch(request) {
                 self.fail(&error);
+                // Whoever had a place in the queue before it closed may still use it.
+                while let Some(request) = self.queue.blocking_recv() {
+                    refuse_request(request, &error);
+                }
                 return;
             }
         }
@@ -225,7 +229,7 @@ impl Writer {
                 budget,
             } => {
                 // An append of nothing still has a callback, which says that everything before it is durable.
-                self.needs_sync |= !entries.is_empty() || !self.is_synced;
+                self.needs_sync |= !entries.is_empty() || !self.is_synced || !self.buffer.is_empty();
                 self.waiting.push(Waiting::Append { callback, budget });
                 self.push_entries(&entries, first_ticket)?;
             }
@@ -328,7 +332,15 @@ impl Writer {
             segment: Arc::new(segment),
             max_index: None,
         };
-        self.closed.push_back(std::mem::replace(&mut self.active, active));
+        let full = std::mem::replace(&mut self.active, active);
+        if full.segment.first() == header.first {
+            // It had no record, so the new one has its name and has replaced it.
+            self.shared
+                .size_bytes
+                .fetch_sub(full.segment.capacity(), Ordering::Relaxed);
+        } else {
+            self.closed.push_back(full);
+        }
         self.tail = SEGMENT_HEADER_BYTES as u64;
         for record in standing.iter().flatten() {
             self.encode(record);
@@ -399,8 +411,8 @@ impl Writer {
         }
     }
 
-    /// Deletes the oldest segments, as far as everything in them is purged. One by one and each made sure of, so that a
-    /// crash never leaves a gap.
+    /// Deletes the oldest segments, as far as everything in them is purged. One by one and each made sure of,
+    /// so that a crash never leaves a gap.
     fn delete_purged(&mut self) -> Result<(), WriteError> {
         let purged = self.standing.purged.map(|purged| purged.index());
         while let Some(oldest) = self.closed.front()
@@ -424,17 +436,8 @@ impl Writer {
         for waiting in self.waiting.drain(..) {
             refuse(waiting, error);
         }
-        // Also waits for whoever has a place in the closed queue already.
-        while let Some(request) = self.queue.blocking_recv() {
-            match request {
-                Request::Vote { vote, done } => {
-                    refuse(Waiting::Vote { vote, done }, error);
-                }
-                Request::Append { callback, budget, .. } => {
-                    refuse(Waiting::Append { callback, budget }, error);
-                }
-                Request::Truncate(_) | Request::Purge(_) | Request::Committed(_) => {}
-            }
+        while let Ok(request) = self.queue.try_recv() {
+            refuse_request(request, error);
         }
     }
 }
@@ -444,6 +447,14 @@ impl Drop for Writer {
         if std::thread::panicking() {
             self.fail(&WriteError::other("the log writer panicked"));
         }
+    }
+}
+
+fn refuse_request(request: Request, error: &WriteError) {
+    match request {
+        Request::Vote { vote, done } => refuse(Waiting::Vote { vote, done }, error),
+        Request::Append { callback, budget, .. } => refuse(Waiting::Append { callback, budget }, error),
+        Request::Truncate(_) | Request::Purge(_) | Request::Committed(_) => {}
     }
 }
 

@@ -261,16 +261,22 @@ impl Session {
         }
     }
 
-    /// Decides from the progress of every watch, taken while none of them delivers.
-    pub(super) fn sweep(&self, progress: impl IntoIterator<Item = (Ticket, Option<i64>)>) -> Sweep {
+    /// Decides from the progress of every watch, taken while none of them delivers, and the store's revision.
+    pub(super) fn sweep(
+        &self,
+        progress: impl IntoIterator<Item = (Ticket, Option<i64>)>,
+        store_revision: i64,
+    ) -> Sweep {
         let mut through = None;
         let mut behind = false;
         for (ticket, progress) in progress {
             let Some(watch) = self.watches.get(&ticket.id) else {
                 continue;
             };
+            if watch.start_revision > progress.unwrap_or(store_revision) {
+                return Sweep::Never;
+            }
             match progress {
-                Some(revision) if revision < watch.start_revision => return Sweep::Never,
                 // The least of them: a write may come in between two answers.
                 Some(revision) => through = Some(through.map_or(revision, |least: i64| least.min(revision))),
                 None => behind = true,
@@ -512,7 +518,7 @@ mod tests {
     #[test]
     fn progress_of_all() {
         let mut session = session();
-        assert_eq!(session.sweep([]), Sweep::Never);
+        assert_eq!(session.sweep([], 9), Sweep::Never);
         let one = session.create(on("a", ""), 9).unwrap().ticket;
         let two = session
             .create(
@@ -525,19 +531,17 @@ mod tests {
             .unwrap()
             .ticket;
         let cases = [
-            (Some(12), Some(12), Sweep::CaughtUp(12)),
-            (Some(12), Some(13), Sweep::CaughtUp(12)),
-            (Some(12), None, Sweep::Behind),
-            (None, Some(12), Sweep::Behind),
-            (Some(11), Some(11), Sweep::Never),
-            (None, Some(11), Sweep::Never),
+            (Some(12), Some(12), 12, Sweep::CaughtUp(12)),
+            (Some(12), Some(13), 13, Sweep::CaughtUp(12)),
+            (Some(12), None, 12, Sweep::Behind),
+            (None, Some(12), 12, Sweep::Behind),
+            (Some(11), Some(11), 11, Sweep::Never),
+            (Some(11), None, 11, Sweep::Never),
+            (None, Some(11), 11, Sweep::Never),
         ];
-        for (first, second, expected) in cases {
-            assert_eq!(
-                session.sweep([(one, first), (two, second)]),
-                expected,
-                "{first:?} {second:?}"
-            );
+        for (first, second, store, expected) in cases {
+            let progress = [(one, first), (two, second)];
+            assert_eq!(session.sweep(progress, store), expected, "{progress:?} {store}");
         }
         assert_eq!(Session::progress(12).watch_id, -1);
     }

@@ -267,9 +267,8 @@ impl WatchStream {
             self.parked = Some(parked);
             return Ok(());
         }
-        let sweep = self
-            .session
-            .sweep(parked.iter().map(|one| (one.ticket, one.watcher.progress())));
+        let progress = parked.iter().map(|one| (one.ticket, one.watcher.progress()));
+        let sweep = self.session.sweep(progress, self.api.node.store().revision());
         for parked in parked {
             self.wait_for(parked);
         }

@@ -125,6 +125,9 @@ fn elsewhere(
     let Text::Good(document) = &wanted.text else {
         return None;
     };
+    if claim.is_of_another_host(view.context.host) {
+        return None;
+    }
     if key.kind != Kind::Instance {
         return Some(ObjectPlan {
             revision: wanted.revision,
@@ -183,6 +186,7 @@ fn create(view: View<'_>, in_force: InForce<'_>) -> Vec<Step> {
         for (key, value) in ownership::keys(document, view.context.cluster, created_revision, revision) {
             config.insert(key.to_owned(), value.into());
         }
+        config.insert(ownership::HOST.to_owned(), view.context.host.into());
     }
     let create = Step::Create {
         body: Value::Object(body),
@@ -285,8 +289,11 @@ fn marks(view: View<'_>, object: &Object, in_force: InForce<'_>) -> Vec<Change> 
         revision,
         created_revision,
     } = in_force;
+    let maker = object.config.get(ownership::HOST).is_none();
+    let maker = maker.then(|| (ownership::HOST, view.context.host.to_owned()));
     ownership::keys(document, view.context.cluster, created_revision, revision)
         .into_iter()
+        .chain(maker)
         .filter_map(|(key, after)| {
             let before = object.config.get(key).cloned();
             (before.as_ref() != Some(&after)).then(|| Change::Config {

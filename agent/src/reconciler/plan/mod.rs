@@ -82,7 +82,9 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>)
         let made = match (desired.documents.get(key), observed.objects.get(key)) {
             (Some(wanted), object) => keep::plan(view, key, wanted, object),
             (None, Some(object)) => match view.owner(key, object) {
-                Owner::Ours(claim) => Some(remove::plan(view, key, object, &claim)),
+                Owner::Ours(claim) if !claim.is_of_another_host(context.host) => {
+                    Some(remove::plan(view, key, object, &claim))
+                }
                 _ => None,
             },
             (None, None) => None,

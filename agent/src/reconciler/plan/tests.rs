@@ -160,6 +160,7 @@ fn applied(text: &str, revision: i64, over: Value) -> Value {
     for (key, value) in ownership::keys(&document, CLUSTER, revision, revision) {
         object["config"][key] = value.into();
     }
+    object["config"][ownership::HOST] = HOST.into();
     object.as_object_mut().unwrap().remove("source");
     lay_over(&mut object, over);
     object
@@ -892,4 +893,22 @@ fn incus_own_default_profile_is_taken_over_and_released() {
                 devices.root: remove
                 release
         "#]]);
+}
+
+/// As with `agent dev`, whose members all see this machine's Incus.
+#[test]
+fn members_that_share_an_incus_leave_each_others_objects_alone() {
+    let text = "kind: profile\nname: web\nspec: {config: {limits.cpu: '1'}}\n";
+    let mut of_ionos = applied(text, 14, json!({}));
+    of_ionos["config"][ownership::HOST] = "ionos".into();
+    // Gone, or for another host: who made it deletes it.
+    Host::new().profile(of_ionos.clone()).check(expect![[""]]);
+    Host::new()
+        .put(20, &text.replace("spec", "hosts: [ionos]\nspec"))
+        .profile(of_ionos.clone())
+        .check(expect![[""]]);
+    // For both: it agrees, whoever made it.
+    Host::new().put(14, text).profile(of_ionos).check(expect![[r#"
+        profile web @14: Ready
+    "#]]);
 }

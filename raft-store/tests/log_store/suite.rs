@@ -1,22 +1,25 @@
-//! openraft's own tests of a log, on ours.
+//! openraft's own tests of a log and a state machine, on ours.
 
-mod log_memory_machine;
+use std::path::Path;
 
-use log_memory_machine::MemoryMachine;
 use openraft::StorageError;
+use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 use raft_store::wal::{Identity, WalOptions};
-use raft_store::{LogStore, TypeConfig};
+use raft_store::{LogStore, StateMachine, StoreOptions, TypeConfig};
 use tempfile::TempDir;
 
-struct Builder {
+use crate::memory_machine::MemoryMachine;
+
+struct Builder<SM> {
     segment_bytes: u64,
     cache_bytes: usize,
+    machine: fn(&Path) -> SM,
 }
 
-impl StoreBuilder<TypeConfig, LogStore, MemoryMachine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, MemoryMachine), StorageError<TypeConfig>> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+impl<SM: RaftStateMachine<TypeConfig>> StoreBuilder<TypeConfig, LogStore, SM, TempDir> for Builder<SM> {
+    async fn build(&self) -> Result<(TempDir, LogStore, SM), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
         let options = WalOptions {
             dir: dir.path().join("wal"),
             segment_bytes: self.segment_bytes,
@@ -29,15 +32,26 @@ impl StoreBuilder<TypeConfig, LogStore, MemoryMachine, TempDir> for Builder {
                 member_id: 0,
             },
         )
-        .expect("a fresh log");
-        Ok((dir, log, MemoryMachine::default()))
+        .unwrap();
+        let machine = (self.machine)(dir.path());
+        Ok((dir, log, machine))
     }
 }
 
-async fn check(builder: Builder) {
+async fn check<SM: RaftStateMachine<TypeConfig>>(builder: Builder<SM>) {
     if let Err(error) = Suite::test_all(builder).await {
         panic!("{error}");
     }
+}
+
+fn real_machine(dir: &Path) -> StateMachine {
+    let options = StoreOptions {
+        dir: dir.join("store"),
+        cache_bytes: 1 << 20,
+        quota_bytes: 0,
+        watch_buffer_events: 16,
+    };
+    StateMachine::open(options).unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,6 +59,7 @@ async fn openraft_suite() {
     check(Builder {
         segment_bytes: 1 << 20,
         cache_bytes: 1 << 20,
+        machine: real_machine,
     })
     .await;
 }
@@ -52,9 +67,11 @@ async fn openraft_suite() {
 /// Every few records make a new segment, and every entry is read from disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openraft_suite_without_memory() {
+    let machine = |_: &Path| MemoryMachine::default();
     check(Builder {
         segment_bytes: 200,
         cache_bytes: 0,
+        machine,
     })
     .await;
 }

@@ -1,0 +1,289 @@
+//! The loop: one pass at a time, started by a document, by Incus, by a backoff that ran out, or by the clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::ReconcilerOptions;
+use super::desired::{Desired, Parser};
+use super::engine::{Engine, Pass};
+use super::execute::in_full;
+use super::observe::observe;
+use super::plan::{Context, Report, plan};
+use super::status::{self, Said, Stored};
+use super::stored::{self, WriteError};
+use super::trigger::{follow_documents, follow_incus};
+use crate::document::{DesiredKey, Phase};
+use crate::incus::{Incus, IncusError};
+use crate::node::Node;
+use crate::shutdown::Shutdown;
+
+/// Everything is looked at so often, whatever happens.
+const RESCAN: Duration = Duration::from_secs(60);
+/// Things that happen together are looked at together.
+const COALESCE: Duration = Duration::from_millis(50);
+/// How long to ask for a quorum before working from what is here.
+const READ_INDEX_LIMIT: Duration = Duration::from_secs(5);
+/// Without a quorum, deletions are not thought of again for so long.
+const CONFIRM_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Incus may restart without every document saying so.
+const SAY_UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
+const INCUS_RETRY_FIRST: Duration = Duration::from_secs(1);
+const INCUS_RETRY_LONGEST: Duration = Duration::from_secs(30);
+const STATUS_RETRY: Duration = Duration::from_secs(3);
+const WORKERS_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Keeps this host's Incus as the documents say.
+#[derive(Debug)]
+pub struct Reconciler {
+    node: Node,
+    incus: Incus,
+    host: String,
+    cluster: String,
+    parser: Parser,
+    engine: Engine,
+    /// At most one batch of status on its way.
+    status_writes: JoinSet<Result<(), WriteError>>,
+    /// There was more to say while that batch was on its way.
+    status_waits: bool,
+    status_retry: Option<Instant>,
+    unreachable: Option<Unreachable>,
+    /// No quorum answered: not asked again before this.
+    confirm_again: Option<Instant>,
+}
+
+/// Incus has not answered since.
+#[derive(Debug)]
+struct Unreachable {
+    since: Instant,
+    wait: Duration,
+    reason: String,
+}
+
+impl Reconciler {
+    #[must_use]
+    pub fn new(node: Node, incus: Incus, options: &ReconcilerOptions) -> Reconciler {
+        Reconciler {
+            host: options.host.clone(),
+            cluster: format!("{:x}", node.cluster_id()),
+            parser: Parser::default(),
+            engine: Engine::new(incus.clone()),
+            status_writes: JoinSet::new(),
+            status_waits: false,
+            status_retry: None,
+            unreachable: None,
+            confirm_again: None,
+            node,
+            incus,
+        }
+    }
+
+    /// Runs until shutdown. What is under way then is given a moment; every step may be repeated later.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let wake = Arc::new(Notify::new());
+        let (node, incus) = (self.node.clone(), self.incus.clone());
+        let followers = async {
+            tokio::join!(follow_documents(&node, &wake), follow_incus(&incus, &wake));
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = followers => {}
+            () = self.work(&wake) => {}
+        }
+        self.engine.stop(WORKERS_STOP_LIMIT).await;
+    }
+
+    async fn work(&mut self, wake: &Notify) {
+        self.catch_up().await;
+        info!(host = self.host, "reconciling");
+        loop {
+            let look_again = self.pass().await;
+            let rescan = Instant::now() + RESCAN.mul_f64(0.9 + 0.2 * rand::random::<f64>());
+            let next = look_again.map_or(rescan, |at| at.min(rescan));
+            self.wait(wake, next).await;
+            sleep(COALESCE).await;
+        }
+    }
+
+    /// Waits for a reason to look again. That status was written is none, unless there was more to say.
+    async fn wait(&mut self, wake: &Notify, next: Instant) {
+        loop {
+            tokio::select! {
+                () = wake.notified() => return,
+                () = self.engine.finished() => return,
+                () = sleep_until(next) => return,
+                Some(written) = self.status_writes.join_next() => {
+                    let failed = self.status_failed(written);
+                    if failed || std::mem::take(&mut self.status_waits) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Before the first pass, the store must hold what the cluster agreed on. Without a quorum a member that
+    /// knows anything at all goes on with that; one that knows nothing waits.
+    async fn catch_up(&self) {
+        let mut said = false;
+        loop {
+            match timeout(READ_INDEX_LIMIT, self.node.read_index()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => debug!(error = %error, "not caught up yet"),
+                Err(_) => debug!("not caught up yet: no answer"),
+            }
+            if self.node.store().revision() > 1 {
+                warn!("no quorum: reconciling what this member knows, deleting nothing");
+                return;
+            }
+            if !said {
+                info!("no quorum and an empty store: waiting");
+                said = true;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// One pass; when to look again at the latest.
+    async fn pass(&mut self) -> Option<Instant> {
+        let (desired, stored) = match stored::read(self.node.store(), &mut self.parser, &self.host) {
+            Ok(read) => read,
+            Err(error) => {
+                // A compaction in between is over at the next reading; a failed store stops the member.
+                debug!(error = %error, "cannot read the documents");
+                return Some(Instant::now() + Duration::from_secs(1));
+            }
+        };
+        let (pass, confirmed) = match self.plan_and_begin(&desired).await {
+            Ok(done) => {
+                if let Some(unreachable) = self.unreachable.take() {
+                    info!(
+                        seconds = unreachable.since.elapsed().as_secs(),
+                        "incus answers again"
+                    );
+                }
+                done
+            }
+            Err(error) => (self.without_incus(&error, &desired, &stored), None),
+        };
+        let status_retry = self.say(&confirmed.unwrap_or(stored), &pass.said);
+        [pass.look_again, status_retry].into_iter().flatten().min()
+    }
+
+    /// Plans, and begins what may begin. Where something is to be deleted the documents are read again once a
+    /// quorum has confirmed them, and the status that was read with them comes back.
+    async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
+        let observed = observe(&self.incus, desired, &self.host).await?;
+        let mut planned = plan(desired, &observed, self.context(false));
+        let mut confirmed = None;
+        if planned.wants_confirmation
+            && self.confirm().await
+            && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
+        {
+            planned = plan(&desired, &observed, self.context(true));
+            confirmed = Some(stored);
+        }
+        let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
+        let mut pass = self.engine.pass(planned, Instant::now());
+        pass.look_again = [pass.look_again, ask_again].into_iter().flatten().min();
+        Ok((pass, confirmed))
+    }
+
+    fn context(&self, may_delete: bool) -> Context<'_> {
+        Context {
+            host: &self.host,
+            cluster: &self.cluster,
+            may_delete,
+        }
+    }
+
+    /// Whether the local state has, now, all that the cluster has agreed on.
+    async fn confirm(&mut self) -> bool {
+        if self.confirm_again.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        let confirmed = matches!(
+            timeout(READ_INDEX_LIMIT, self.node.read_index()).await,
+            Ok(Ok(()))
+        );
+        self.confirm_again = (!confirmed).then(|| Instant::now() + CONFIRM_AGAIN_AFTER);
+        confirmed
+    }
+
+    /// What can be said while Incus does not answer.
+    fn without_incus(&mut self, error: &IncusError, desired: &Desired, stored: &Stored) -> Pass {
+        let now = Instant::now();
+        let reason = in_full(error);
+        let unreachable = self.unreachable.get_or_insert_with(|| {
+            warn!(error = reason, "incus does not answer");
+            Unreachable {
+                since: now,
+                wait: INCUS_RETRY_FIRST,
+                reason: reason.clone(),
+            }
+        });
+        unreachable.reason = reason;
+        let look_again = now + unreachable.wait;
+        unreachable.wait = (unreachable.wait * 2).min(INCUS_RETRY_LONGEST);
+        let mut said: BTreeMap<DesiredKey, Said> =
+            stored.keys().map(|key| (key.clone(), Said::Unchanged)).collect();
+        if now.duration_since(unreachable.since) >= SAY_UNREACHABLE_AFTER {
+            for (key, wanted) in &desired.documents {
+                if wanted.names_host(&self.host) == Some(true) {
+                    let message = format!("incus does not answer: {}", unreachable.reason);
+                    let report = Report::new(Phase::Pending, message);
+                    said.insert(
+                        key.clone(),
+                        Said::Report {
+                            revision: wanted.revision,
+                            report,
+                        },
+                    );
+                }
+            }
+        }
+        Pass {
+            said,
+            look_again: Some(look_again),
+        }
+    }
+
+    /// Starts to write what changed, unless a write is still on its way. Returns when to look again because of a
+    /// write that failed.
+    fn say(&mut self, stored: &Stored, said: &BTreeMap<DesiredKey, Said>) -> Option<Instant> {
+        let writes = status::writes(stored, said, &self.host, SystemTime::now());
+        if writes.is_empty() {
+            self.status_retry = None;
+            return None;
+        }
+        if self.status_retry.is_some_and(|at| Instant::now() < at) {
+            return self.status_retry;
+        }
+        if self.status_writes.is_empty() {
+            self.status_writes.spawn(stored::write(self.node.clone(), writes));
+        } else {
+            self.status_waits = true;
+        }
+        None
+    }
+
+    fn status_failed(&mut self, written: Result<Result<(), WriteError>, tokio::task::JoinError>) -> bool {
+        let error = match written {
+            Ok(Ok(())) => {
+                self.status_retry = None;
+                return false;
+            }
+            Ok(Err(error)) => in_full(&error),
+            Err(error) => error.to_string(),
+        };
+        // Without a quorum this is as it must be: the host works on, and says so later.
+        debug!(error, "status not written");
+        self.status_retry = Some(Instant::now() + STATUS_RETRY);
+        true
+    }
+}

@@ -1,0 +1,473 @@
+//! Whole passes: a member of its own, the simulated Incus, and documents put as any client would.
+//!
+//! Waiting is for something that happens (a status key, an Incus event), never for time to pass.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
+use proto::replicated::request::Op;
+use raft_store::watch::WatchOptions;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::*;
+use crate::document::{DesiredKey, Phase, Status, key, parse, parse_desired_key, status_key};
+use crate::incus::simulated::SimulatedIncus;
+use crate::incus::{Incus, Kind, StateAction};
+use crate::node::identity::InitialCluster;
+use crate::node::{Node, NodeOptions, bootstrap};
+use crate::shutdown::Shutdown;
+
+/// Far more than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const WEB: &str = "/tenants/default/desired/instances/web";
+
+fn web(spec: &str) -> String {
+    format!(
+        "kind: instance\nname: web\nhost: ovh\nspec:\n  source: {{type: image, alias: busybox}}\n{spec}\n"
+    )
+}
+
+struct Host {
+    node: Node,
+    incus: Incus,
+    reconciler: Option<(Shutdown, JoinHandle<()>)>,
+    _tasks: JoinSet<()>,
+    _simulated: SimulatedIncus,
+    _dir: TempDir,
+}
+
+impl Host {
+    async fn start() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("incus.socket");
+        let simulated = SimulatedIncus::start(&dir.path().join("incus"), &socket)
+            .await
+            .unwrap();
+        let (node, tasks) = bootstrap::start(NodeOptions {
+            name: "ovh".into(),
+            data_dir: dir.path().join("member"),
+            // The only member: nobody ever calls it.
+            initial_cluster: InitialCluster::parse("ovh=http://127.0.0.1:1", "test").unwrap(),
+            advertise_peer_urls: vec!["http://127.0.0.1:1".into()],
+            advertise_client_urls: vec!["http://127.0.0.1:2".into()],
+            new_cluster: true,
+            heartbeat_interval: Duration::from_millis(20),
+            election_timeout: Duration::from_millis(200),
+            snapshot_count: 10_000,
+            quota_bytes: 0,
+        })
+        .await
+        .unwrap();
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            tasks.view.run().await;
+        });
+        running.spawn(tasks.read_index.run());
+        running.spawn(tasks.leases.run());
+        let mut view = node.raft_view();
+        timeout(DEADLINE, view.wait_for(|view| view.leader != 0))
+            .await
+            .unwrap()
+            .unwrap();
+        let incus = Incus::connect(&socket).unwrap();
+        let mut host = Host {
+            node,
+            incus,
+            reconciler: None,
+            _tasks: running,
+            _simulated: simulated,
+            _dir: dir,
+        };
+        host.reconcile();
+        host
+    }
+
+    fn options() -> ReconcilerOptions {
+        ReconcilerOptions {
+            host: "ovh".into(),
+            provider: "OVH".into(),
+            addresses: vec!["51.0.0.10".into()],
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let shutdown = Shutdown::new();
+        let reconciler = Reconciler::new(self.node.clone(), self.incus.clone(), &Self::options());
+        self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
+    }
+
+    async fn stop_reconciling(&mut self) {
+        let (shutdown, task) = self.reconciler.take().unwrap();
+        shutdown.cancel();
+        timeout(DEADLINE, task).await.unwrap().unwrap();
+    }
+
+    /// Puts a document where it belongs; its revision.
+    async fn put(&self, text: &str) -> i64 {
+        self.put_at(&key(&parse(text).unwrap()), text).await
+    }
+
+    async fn put_at(&self, key: &str, text: &str) -> i64 {
+        let put = PutRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(text.as_bytes()),
+            ..PutRequest::default()
+        };
+        timeout(DEADLINE, self.node.propose(Op::Put(put)))
+            .await
+            .unwrap()
+            .unwrap()
+            .revision
+    }
+
+    async fn delete(&self, key: &str) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let delete = DeleteRangeRequest {
+            key,
+            ..DeleteRangeRequest::default()
+        };
+        timeout(DEADLINE, self.node.propose(Op::DeleteRange(delete)))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    fn get(&self, key: &str) -> Option<Bytes> {
+        let request = RangeRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            ..RangeRequest::default()
+        };
+        self.node
+            .store()
+            .range(&request)
+            .unwrap()
+            .kvs
+            .pop()
+            .map(|pair| pair.value)
+    }
+
+    fn status(&self, document: &str) -> Option<Status> {
+        let desired: DesiredKey = parse_desired_key(document).unwrap();
+        Some(serde_json::from_slice(&self.get(&status_key(&desired, "ovh"))?).unwrap())
+    }
+
+    /// Waits until the key's value, or its absence, is as asked for.
+    async fn until_key<T>(&self, key: &str, check: impl Fn(Option<Bytes>) -> Option<T>) -> T {
+        let options = WatchOptions {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            ..WatchOptions::default()
+        };
+        let mut watcher = self.node.store().watch_hub().watch(options);
+        let wait = async {
+            loop {
+                if let Some(found) = check(self.get(key)) {
+                    return found;
+                }
+                watcher.recv().await.unwrap();
+            }
+        };
+        match timeout(DEADLINE, wait).await {
+            Ok(found) => found,
+            Err(_) => panic!("{key} stays {:?}", self.get(key)),
+        }
+    }
+
+    /// Waits for this phase of the document at this revision.
+    async fn until(&self, document: &str, phase: Phase, revision: i64) -> Status {
+        let desired = parse_desired_key(document).unwrap();
+        self.until_key(&status_key(&desired, "ovh"), |value| {
+            let status: Status = serde_json::from_slice(&value?).unwrap();
+            (status.phase == phase && status.revision == revision).then_some(status)
+        })
+        .await
+    }
+
+    async fn until_forgotten(&self, document: &str) {
+        let desired = parse_desired_key(document).unwrap();
+        self.until_key(&status_key(&desired, "ovh"), |value| {
+            value.is_none().then_some(())
+        })
+        .await;
+    }
+
+    async fn object(&self, kind: Kind, project: &str, name: &str) -> Option<Value> {
+        Some(self.incus.get(kind, project, name).await.unwrap()?.object)
+    }
+
+    async fn instance(&self, name: &str) -> Option<Value> {
+        self.object(Kind::Instance, "default", name).await
+    }
+
+    /// Waits until the instance is as asked for, looking again at every event of Incus.
+    async fn until_instance(&self, name: &str, check: impl Fn(&Value) -> bool) {
+        let mut events = self.incus.events().await.unwrap();
+        let wait = async {
+            while !self.instance(name).await.is_some_and(|instance| check(&instance)) {
+                events.next().await.unwrap().unwrap();
+            }
+        };
+        assert!(
+            timeout(DEADLINE, wait).await.is_ok(),
+            "{name} stays {:?}",
+            self.instance(name).await
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_lives_as_its_document_does() {
+    let host = Host::start().await;
+    let revision = host.put(&web("  config: {limits.memory: 256MiB}")).await;
+    let status = host.until(WEB, Phase::Ready, revision).await;
+    assert_eq!((status.message.as_str(), status.host.as_str()), ("", "ovh"));
+    assert_eq!(host.instance("web").await.unwrap()["status"], "Running");
+
+    let revision = host.put(&web("  config: {limits.memory: 512MiB}")).await;
+    host.until(WEB, Phase::Ready, revision).await;
+    assert_eq!(
+        host.instance("web").await.unwrap()["config"]["limits.memory"],
+        "512MiB"
+    );
+
+    host.incus
+        .set_state("default", "web", StateAction::Stop, true, 5)
+        .await
+        .unwrap();
+    host.until_instance("web", |instance| instance["status"] == "Running")
+        .await;
+
+    host.delete(WEB).await;
+    host.until_forgotten(WEB).await;
+    assert_eq!(host.instance("web").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_by_hand_is_never_touched() {
+    let host = Host::start().await;
+    let by_hand = json!({"name": "web", "source": {"type": "image", "alias": "busybox"},
+        "config": {"limits.memory": "1GiB"}});
+    host.incus
+        .create(Kind::Instance, "default", &by_hand)
+        .await
+        .unwrap();
+    let before = host.instance("web").await;
+    let revision = host.put(&web("  config: {limits.memory: 256MiB}")).await;
+    host.until(WEB, Phase::Conflict, revision).await;
+    host.delete(WEB).await;
+    host.until_forgotten(WEB).await;
+    assert_eq!(host.instance("web").await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_document_says_so_and_changes_nothing() {
+    let host = Host::start().await;
+    let good = host.put(&web("  config: {limits.memory: 256MiB}")).await;
+    host.until(WEB, Phase::Ready, good).await;
+    let before = host.instance("web").await;
+    for (text, line, message) in [
+        ("kind: [".to_owned(), 1, "not YAML"),
+        (
+            web("  config: {limits.memroy: 1GiB}"),
+            6,
+            "did you mean limits.memory?",
+        ),
+        (web("  profiles: [nosuch]"), 6, "no profile nosuch"),
+        (
+            web("").replace("kind: instance", "kind: machine"),
+            1,
+            "no such kind",
+        ),
+        (
+            web("").replace("host: ovh", "host: ovh\ncolour: red"),
+            4,
+            "no such field",
+        ),
+    ] {
+        let revision = host.put_at(WEB, &text).await;
+        let status = host.until(WEB, Phase::Invalid, revision).await;
+        assert_eq!(status.line, Some(line), "{status:?}");
+        assert!(status.message.contains(message), "{status:?}");
+        assert!(
+            status
+                .message
+                .contains(&format!("revision {good} stays in force")),
+            "{status:?}"
+        );
+    }
+    assert_eq!(host.instance("web").await, before);
+    // The last good one is in force, not only remembered.
+    host.incus
+        .set_state("default", "web", StateAction::Stop, true, 5)
+        .await
+        .unwrap();
+    host.until_instance("web", |instance| instance["status"] == "Running")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_not_there_is_a_bad_reference() {
+    let host = Host::start().await;
+    let revision = host.put(&web("").replace("busybox", "missing/1")).await;
+    let status = host.until(WEB, Phase::Invalid, revision).await;
+    assert_eq!(status.line, Some(5));
+    assert!(
+        status
+            .message
+            .starts_with("spec.source.alias: no image missing/1"),
+        "{status:?}"
+    );
+    assert_eq!(host.instance("web").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_agent_leaves_instances_alone() {
+    let mut host = Host::start().await;
+    let revision = host.put(&web("  config: {limits.memory: 256MiB}")).await;
+    let status = host.until(WEB, Phase::Ready, revision).await;
+    let before = host.instance("web").await;
+    host.stop_reconciling().await;
+    host.reconcile();
+    let revision = host.put("kind: profile\nname: after\nspec: {}\n").await;
+    host.until("/tenants/default/desired/profiles/after", Phase::Ready, revision)
+        .await;
+    assert_eq!(host.instance("web").await, before);
+    assert_eq!(host.status(WEB), Some(status));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_virtual_machine_takes_the_same_path() {
+    let host = Host::start().await;
+    let machine = |fields: &str, config: &str| {
+        web(&format!("  type: virtual-machine\n  config: {{{config}}}"))
+            .replace("spec:", &format!("{fields}spec:"))
+    };
+    let revision = host.put(&machine("", "limits.cpu: 2")).await;
+    host.until(WEB, Phase::Ready, revision).await;
+    assert_eq!(host.instance("web").await.unwrap()["type"], "virtual-machine");
+    let revision = host.put(&machine("", "security.secureboot: false")).await;
+    host.until(WEB, Phase::Failed, revision).await;
+    let revision = host
+        .put(&machine(
+            "lifecycle: {update: restart}\n",
+            "security.secureboot: false",
+        ))
+        .await;
+    host.until(WEB, Phase::Ready, revision).await;
+    let revision = host
+        .put(&machine("running: false\n", "security.secureboot: false"))
+        .await;
+    host.until(WEB, Phase::Stopped, revision).await;
+    assert_eq!(host.instance("web").await.unwrap()["status"], "Stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_comes_and_goes_in_order() {
+    let host = Host::start().await;
+    let texts = [
+        web("  profiles: [web]").replace("host: ovh", "host: ovh\ntenant: t1"),
+        "kind: profile\nname: web\ntenant: t1\nspec: {devices: {root: {type: disk, path: /, pool: default}}}\n".into(),
+        "kind: project\nname: t1\nspec: {config: {features.images: false, limits.instances: 5}}\n".into(),
+    ];
+    let keys = texts.clone().map(|text| key(&parse(&text).unwrap()));
+    for text in &texts {
+        host.put(text).await;
+    }
+    for (index, key) in keys.iter().enumerate() {
+        let revision = host.node.store().revision();
+        let status = host
+            .until_key(&status_key(&parse_desired_key(key).unwrap(), "ovh"), |value| {
+                serde_json::from_slice::<Status>(&value?)
+                    .ok()
+                    .filter(|status| status.phase == Phase::Ready)
+            })
+            .await;
+        assert!(status.revision <= revision, "{index}");
+    }
+    assert_eq!(
+        host.object(Kind::Instance, "t1", "web").await.unwrap()["status"],
+        "Running"
+    );
+    for key in keys.iter().rev() {
+        host.delete(key).await;
+    }
+    for key in &keys {
+        host.until_forgotten(key).await;
+    }
+    assert_eq!(host.object(Kind::Project, "", "t1").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_keeps_its_features_when_it_changes() {
+    let host = Host::start().await;
+    let text = "kind: project\nname: t1\nspec: {config: {features.images: false, limits.instances: 5}}\n";
+    let key = "/cluster/desired/projects/t1";
+    let revision = host.put(text).await;
+    host.until(key, Phase::Ready, revision).await;
+    let before = host.object(Kind::Project, "", "t1").await.unwrap();
+    let revision = host
+        .put(&text.replace("limits.instances: 5", "limits.instances: 9"))
+        .await;
+    host.until(key, Phase::Ready, revision).await;
+    let after = host.object(Kind::Project, "", "t1").await.unwrap();
+    assert_eq!(after["config"]["limits.instances"], "9");
+    assert_eq!(
+        after["config"]["features.profiles"],
+        before["config"]["features.profiles"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_brake_holds_a_mass_deletion() {
+    let host = Host::start().await;
+    let profile = |index: usize| format!("kind: profile\nname: p{index}\nspec: {{}}\n");
+    let key_of = |index: usize| format!("/tenants/default/desired/profiles/p{index}");
+    for index in 0..5 {
+        let revision = host.put(&profile(index)).await;
+        host.until(&key_of(index), Phase::Ready, revision).await;
+    }
+    let range = DeleteRangeRequest {
+        key: Bytes::from_static(b"/tenants/default/desired/profiles/"),
+        range_end: Bytes::from_static(b"/tenants/default/desired/profiles0"),
+        ..DeleteRangeRequest::default()
+    };
+    host.node.propose(Op::DeleteRange(range)).await.unwrap();
+    for index in 0..5 {
+        let status = host.until(&key_of(index), Phase::Pending, 0).await;
+        assert!(status.message.contains("delete 5 of our 5 objects"), "{status:?}");
+        assert!(
+            host.object(Kind::Profile, "default", &format!("p{index}"))
+                .await
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_says_that_it_is_alive_and_takes_that_back() {
+    let host = Host::start().await;
+    let shutdown = Shutdown::new();
+    let alive = Alive::new(host.node.clone(), host.incus.clone(), Host::options());
+    let task = tokio::spawn(alive.run(shutdown.clone()));
+    let said: HostAlive = host
+        .until_key("/hosts/ovh/alive", |value| serde_json::from_slice(&value?).ok())
+        .await;
+    assert_eq!(
+        said,
+        HostAlive {
+            version: env!("CARGO_PKG_VERSION").into(),
+            provider: "OVH".into(),
+            incus_version: "6.0.4".into(),
+            addresses: vec!["51.0.0.10".into()],
+        }
+    );
+    shutdown.cancel();
+    timeout(DEADLINE, task).await.unwrap().unwrap();
+    host.until_key("/hosts/ovh/alive", |value| value.is_none().then_some(()))
+        .await;
+}

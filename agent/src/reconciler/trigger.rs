@@ -1,0 +1,101 @@
+//! What starts a pass: a document that changed, or something that happened in Incus. Neither says what to do: a pass
+//! looks at everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use raft_store::watch::{WatchOptions, WatchOutput, Watcher};
+use tokio::sync::Notify;
+use tracing::{debug, info};
+
+use super::execute::in_full;
+use super::stored::prefix_end;
+use crate::document::{desired_prefixes, parse_desired_key};
+use crate::incus::{Incus, IncusError};
+use crate::node::Node;
+
+/// Between two attempts to follow Incus' events.
+const RECONNECT_FIRST: Duration = Duration::from_secs(1);
+const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
+
+/// Follows the documents. Ends when the store has stopped.
+pub(crate) async fn follow_documents(node: &Node, wake: &Arc<Notify>) {
+    let [cluster, tenants] = desired_prefixes();
+    tokio::join!(
+        follow_prefix(node, cluster, wake),
+        follow_prefix(node, tenants, wake)
+    );
+}
+
+async fn follow_prefix(node: &Node, prefix: &str, wake: &Arc<Notify>) {
+    loop {
+        let mut watcher = watch(node, prefix);
+        // Whatever happened before the watcher was made is seen by a pass.
+        wake.notify_one();
+        loop {
+            match watcher.recv().await {
+                Some(WatchOutput::Events { events, .. }) => {
+                    let is_document = events
+                        .iter()
+                        .filter_map(|event| std::str::from_utf8(&event.kv.as_ref()?.key).ok())
+                        .any(|key| parse_desired_key(key).is_some());
+                    if is_document {
+                        wake.notify_one();
+                    }
+                }
+                Some(WatchOutput::Compacted { .. }) => break,
+                None => return,
+            }
+        }
+    }
+}
+
+fn watch(node: &Node, prefix: &str) -> Watcher {
+    node.store().watch_hub().watch(WatchOptions {
+        key: Bytes::copy_from_slice(prefix.as_bytes()),
+        range_end: prefix_end(prefix),
+        ..WatchOptions::default()
+    })
+}
+
+/// Follows Incus' events, and connects again whenever they end. Nothing is replayed, so every connection starts a
+/// pass. Never ends.
+pub(crate) async fn follow_incus(incus: &Incus, wake: &Arc<Notify>) {
+    let mut wait = RECONNECT_FIRST;
+    loop {
+        match follow_events(incus, wake).await {
+            Ok(()) => {
+                info!("the events of incus ended");
+                wait = RECONNECT_FIRST;
+            }
+            Err(error) => debug!(error = in_full(&error), "cannot follow the events of incus"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RECONNECT_LONGEST);
+    }
+}
+
+async fn follow_events(incus: &Incus, wake: &Arc<Notify>) -> Result<(), IncusError> {
+    let mut events = incus.events().await?;
+    wake.notify_one();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                debug!(
+                    project = event.project,
+                    name = event.name,
+                    action = event.action,
+                    "incus event"
+                );
+                wake.notify_one();
+            }
+            Err(error) => {
+                debug!(error = in_full(&error), "the events of incus broke off");
+                break;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Leases, alarms, the quota, and what members publish.
+
+use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, TxnRequest,
+};
+use proto::replicated::{PublishMember, Refusal, reply, request::Op};
+
+use super::fixture::put_request;
+use super::{Fixture, compact, delete, op_delete, op_put, put};
+use crate::store::{LeaseInfo, MemberAttributes};
+
+fn grant(id: i64) -> Op {
+    Op::LeaseGrant(LeaseGrantRequest { id, ttl: 60 })
+}
+
+fn revoke(id: i64) -> Op {
+    Op::LeaseRevoke(LeaseRevokeRequest { id })
+}
+
+fn put_leased(key: &str, lease: i64) -> Op {
+    let mut request = put_request(key, "v");
+    request.lease = lease;
+    Op::Put(request)
+}
+
+#[test]
+fn a_lease_takes_its_keys_with_it_in_one_revision() {
+    let mut fixture = Fixture::new();
+    let mut changes = fixture.store.lease_changes();
+    changes.mark_unchanged();
+    let reply::Result::LeaseGrant(granted) = fixture.done(grant(7)) else {
+        panic!()
+    };
+    assert_eq!((granted.id, granted.ttl), (7, 60));
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    assert_eq!(fixture.refused(grant(7)), Refusal::LeaseExists);
+    assert_eq!(fixture.refused(revoke(8)), Refusal::LeaseNotFound);
+    fixture.apply_all([
+        grant(8),
+        put_leased("b", 7),
+        put_leased("a", 7),
+        put_leased("c", 7),
+        put_leased("d", 8),
+    ]);
+    // A put without the lease takes a key off it; one with another moves it; a delete ends it.
+    fixture.apply_all([put("b", "free"), put_leased("d", 7), delete("c", "")]);
+    assert_eq!(fixture.store.lease_keys(7), ["a", "d"]);
+    assert_eq!(fixture.store.lease_keys(8), Vec::<bytes::Bytes>::new());
+
+    let mut fixture = fixture.reopen();
+    assert_eq!(fixture.store.lease_keys(7), ["a", "d"]);
+    let mut keep = put_request("a", "kept");
+    keep.ignore_lease = true;
+    fixture.done(Op::Put(keep));
+    assert_eq!(fixture.store.lease_keys(7), ["a", "d"]);
+    let before = fixture.store.revision();
+    assert_eq!(fixture.apply(revoke(7)).revision, before + 1);
+    assert_eq!(
+        (fixture.shown(0), fixture.store.lease(7)),
+        ("b=free".to_owned(), None)
+    );
+    assert_eq!(
+        fixture.apply(revoke(8)).revision,
+        before + 1,
+        "no keys, no revision"
+    );
+    assert_eq!(fixture.store.leases(), []);
+}
+
+#[test]
+fn one_chunk_sees_its_own_leases() {
+    let mut fixture = Fixture::new();
+    let replies = fixture.apply_all([grant(1), put_leased("a", 1), revoke(1), put_leased("b", 1)]);
+    assert_eq!(
+        replies.iter().map(|reply| reply.revision).collect::<Vec<_>>(),
+        [1, 2, 3, 3]
+    );
+    assert_eq!(
+        replies[3].result,
+        Some(reply::Result::Refused(Refusal::LeaseNotFound.into()))
+    );
+    assert_eq!(fixture.reopen().shown(0), "");
+}
+
+#[test]
+fn checkpoints_survive_a_restart() {
+    let mut fixture = Fixture::new();
+    fixture.done(grant(1));
+    let checkpoint = |id, remaining_ttl| LeaseCheckpoint { id, remaining_ttl };
+    let request = LeaseCheckpointRequest {
+        checkpoints: vec![checkpoint(1, 20), checkpoint(9, 5)],
+    };
+    fixture.done(Op::LeaseCheckpoint(request));
+    let expect = LeaseInfo {
+        id: 1,
+        granted_ttl_seconds: 60,
+        remaining_ttl_seconds: 20,
+    };
+    assert_eq!(fixture.store.leases(), std::slice::from_ref(&expect));
+    assert_eq!(fixture.reopen().store.lease(1), Some(expect));
+}
+
+#[test]
+fn alarms_answer_as_etcd_and_stop_what_they_must() {
+    let mut fixture = Fixture::new();
+    fixture.done(put("a", "1"));
+    let alarm = |action: AlarmAction, member_id, alarm: AlarmType| {
+        Op::Alarm(AlarmRequest {
+            action: action.into(),
+            member_id,
+            alarm: alarm.into(),
+        })
+    };
+    let mut answer = |op| match fixture.done(op) {
+        reply::Result::Alarm(response) => response
+            .alarms
+            .iter()
+            .map(|a| (a.member_id, a.alarm))
+            .collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        answer(alarm(AlarmAction::Activate, 2, AlarmType::Nospace)),
+        [(2, 1)]
+    );
+    assert_eq!(
+        answer(alarm(AlarmAction::Activate, 1, AlarmType::Corrupt)),
+        [(1, 2)]
+    );
+    assert_eq!(answer(alarm(AlarmAction::Activate, 1, AlarmType::None)), []);
+    assert_eq!(
+        answer(alarm(AlarmAction::Get, 0, AlarmType::None)),
+        [(1, 2), (2, 1)]
+    );
+    assert_eq!(answer(alarm(AlarmAction::Get, 0, AlarmType::Nospace)), [(2, 1)]);
+    let mut fixture = fixture.reopen();
+    assert_eq!(
+        fixture.store.alarms()[0],
+        AlarmMember {
+            member_id: 1,
+            alarm: 2
+        }
+    );
+    assert_eq!(fixture.refused(delete("a", "")), Refusal::Corrupt);
+    fixture.done(alarm(AlarmAction::Deactivate, 1, AlarmType::Corrupt));
+    assert_eq!(fixture.refused(put("a", "2")), Refusal::NoSpace);
+    assert_eq!(fixture.refused(grant(1)), Refusal::NoSpace);
+    fixture.done(delete("a", ""));
+    fixture.done(alarm(AlarmAction::Deactivate, 2, AlarmType::Nospace));
+    fixture.done(put("a", "2"));
+}
+
+#[test]
+fn over_its_quota_the_store_takes_no_puts_until_history_is_given_up() {
+    let mut fixture = Fixture::with_quota(10_000);
+    let mut puts = 0;
+    while fixture.store.size_bytes().1 <= 10_000 {
+        fixture.done(put("k", &"v".repeat(500)));
+        puts += 1;
+    }
+    assert_eq!(puts, 16, "each counts its key, its value and 128 bytes");
+    assert_eq!(fixture.refused(put("k", "")), Refusal::NoSpace);
+    let txn = |op| {
+        Op::Txn(TxnRequest {
+            success: vec![],
+            failure: vec![op],
+            compare: vec![],
+        })
+    };
+    assert_eq!(fixture.refused(txn(op_put("k", ""))), Refusal::NoSpace);
+    assert_eq!(fixture.refused(grant(1)), Refusal::NoSpace);
+    fixture.done(txn(op_delete("x", "")));
+    let revision = fixture.store.revision();
+    fixture.done(compact(revision));
+    assert_eq!(fixture.store.size_bytes().1, 629);
+    fixture.done(put("k", ""));
+    // Counted from disk it is the same, however much was swept.
+    let live = fixture.store.size_bytes().1;
+    assert_eq!(fixture.reopen().store.size_bytes().1, live);
+}
+
+#[test]
+fn members_publish_themselves() {
+    let mut fixture = Fixture::new();
+    let member = PublishMember {
+        id: 5,
+        name: "ovh".into(),
+        client_urls: vec!["http://127.0.0.1:1".into()],
+    };
+    fixture.done(Op::PublishMember(member.clone()));
+    let expect = Some(MemberAttributes {
+        name: member.name,
+        client_urls: member.client_urls,
+    });
+    assert_eq!(fixture.store.member_attributes(5), expect);
+    assert_eq!(fixture.store.member_attributes(6), None);
+    assert_eq!(fixture.reopen().store.member_attributes(5), expect);
+}

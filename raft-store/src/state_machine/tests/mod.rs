@@ -1,0 +1,13 @@
+//! The state machine as openraft drives it. [`Fixture`] serves apply's own tests too.
+
+mod fixture;
+mod golden;
+mod kv;
+mod lease;
+mod model;
+mod recovery;
+mod snapshot;
+mod suite;
+mod txn;
+
+pub(crate) use fixture::{Fixture, compact, delete, op_delete, op_get, op_put, put, range};
