@@ -87,7 +87,7 @@ impl Supervisor {
             at_once: CancellationToken::new(),
             layout,
         };
-        for (index, (host, ..)) in HOSTS.iter().enumerate() {
+        for (index, (host, _)) in HOSTS.iter().enumerate() {
             let log = supervisor.layout.log(host);
             // A log tells of one run; what `agentctl dev start` adds belongs to it.
             std::fs::write(&log, "").map_err(DevError::io(log.display().to_string()))?;
