@@ -40,11 +40,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        Command::Ctl { arguments } => cli::main(
-            std::iter::once(OsString::from("agentctl"))
-                .chain(arguments)
-                .collect(),
-        ),
+        Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
 }
 

@@ -137,7 +137,7 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
         form_cluster(&raft, &options.initial_cluster).await?;
     }
 
-    let (view_task, view) = ViewTask::new(raft.clone());
+    let (view_task, view) = ViewTask::new(raft.clone(), options.election_timeout);
     let (read_rounds, waiters) = mpsc::channel(read_index::WAITING);
     let (lease_commands, commands) = mpsc::channel(leases::QUEUED);
     let node = Node {

@@ -1,9 +1,11 @@
 //! What this member sees of the group, for everybody who must know.
 
+use std::time::Duration;
+
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use raft_store::TypeConfig;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::Raft;
 
@@ -11,7 +13,7 @@ use super::Raft;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RaftView {
     pub term: u64,
-    /// 0: none known.
+    /// 0: none known, or silent for longer than an election takes.
     pub leader: u64,
     /// Index of the last committed entry this member knows of.
     pub committed_index: u64,
@@ -19,25 +21,31 @@ pub struct RaftView {
     pub is_learner: bool,
 }
 
-/// Follows openraft's metrics.
+/// Follows openraft's metrics, and the clock: openraft goes on naming a leader that has fallen silent until it
+/// knows another, and with pre-vote and no quorum that is never.
 #[derive(Debug)]
 pub struct ViewTask {
     raft: Raft,
     view: watch::Sender<RaftView>,
+    /// Silence for this long is the loss of the leader.
+    patience: Duration,
 }
 
 impl ViewTask {
-    pub(super) fn new(raft: Raft) -> (ViewTask, watch::Receiver<RaftView>) {
-        let view = watch::Sender::new(look(&raft));
+    pub(super) fn new(raft: Raft, patience: Duration) -> (ViewTask, watch::Receiver<RaftView>) {
+        let view = watch::Sender::new(RaftView::default());
         let receiver = view.subscribe();
-        (ViewTask { raft, view }, receiver)
+        (ViewTask { raft, view, patience }, receiver)
     }
 
     /// Runs until Raft stops; the reason, where it is a failure.
     pub async fn run(self) -> Option<String> {
         let mut metrics = self.raft.metrics();
+        let mut look_at_clock = interval(self.patience / 10);
+        look_at_clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent = false;
         loop {
-            let now = look(&self.raft);
+            let now = self.look(silent);
             self.view.send_if_modified(|view| {
                 let changed = *view != now;
                 *view = now;
@@ -51,21 +59,37 @@ impl ViewTask {
             if failure.is_some() {
                 return failure;
             }
-            if metrics.changed().await.is_err() {
-                return None;
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return None },
+                _ = look_at_clock.tick() => silent = self.is_silent().await,
             }
         }
     }
-}
 
-fn look(raft: &Raft) -> RaftView {
-    let metrics = raft.metrics();
-    let metrics: &openraft::RaftMetrics<TypeConfig> = &metrics.borrow_watched();
-    RaftView {
-        term: metrics.current_term,
-        leader: metrics.current_leader.unwrap_or(0),
-        committed_index: metrics.local_committed.map_or(0, |id| id.index()),
-        applied_index: metrics.last_applied.map_or(0, |id| id.index()),
-        is_learner: metrics.state == ServerState::Learner,
+    /// Whether no quorum has answered this leader, or no leader has spoken to this follower, for too long.
+    async fn is_silent(&self) -> bool {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let heard = if metrics.state == ServerState::Leader {
+            metrics.last_quorum_acked.map(|at| *at)
+        } else {
+            self.raft
+                .with_raft_state(|state| state.vote_last_modified())
+                .await
+                .ok()
+                .flatten()
+        };
+        heard.is_some_and(|at| openraft::Instant::elapsed(&at) > self.patience)
+    }
+
+    fn look(&self, silent: bool) -> RaftView {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        RaftView {
+            term: metrics.current_term,
+            leader: metrics.current_leader.filter(|_| !silent).unwrap_or(0),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index()),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index()),
+            is_learner: metrics.state == ServerState::Learner,
+        }
     }
 }
