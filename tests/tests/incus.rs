@@ -143,33 +143,30 @@ async fn wrong_documents_change_nothing() {
     hosts.running("web").await;
     let (pid, before) = (hosts.pid("web"), hosts.list(0));
 
-    // What stands in the document, the line that is named, a word of the reason.
+    // What stands in the document, the line that is named (0: whichever), a word of the reason.
     let wrong = [
-        ("name: web\n  host: [".to_owned(), "", ""),
+        ("name: web\n  host: [".to_owned(), 0, ""),
         (
-            &*web("64MiB").replace("kind: instance", "kind: instanze"),
-            "1",
+            web("64MiB").replace("kind: instance", "kind: instanze"),
+            1,
             "instanze",
         ),
-        (
-            &*web("64MiB").replace("running: true", "runing: true"),
-            "4",
-            "runing",
-        ),
-        (web("64MiB").replace("host: m0", "hots: m0"), "3", "hots"),
+        (web("64MiB").replace("running: true", "runing: true"), 4, "runing"),
+        (web("64MiB").replace("host: m0", "hots: m0"), 3, "hots"),
     ];
     for (text, line, reason) in wrong {
         hosts
             .agentctl(&["kv", "put", "/tenants/default/desired/instances/web", &text])
             .await;
-        let status = wait::until("the document to be found invalid", async || {
+        let what = format!("a status Invalid with `{reason}` of:\n{text}");
+        let status = wait::until(&what, async || {
             let status = hosts.status("web").await?;
             let message = status["message"].as_str()?.to_owned();
             (status["phase"] == "Invalid" && message.contains(reason)).then_some(status)
         });
         let status = status.await;
         assert!(
-            line.is_empty() || status["line"].to_string() == line,
+            line == 0 || status["line"] == line,
             "line {line} of:\n{text}\n{status}"
         );
         let shown = hosts.agentctl_says(&["status"]).await;

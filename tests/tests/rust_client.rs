@@ -135,7 +135,7 @@ async fn leases(client: &mut Client) {
         .expect("leases")
         .leases()
         .iter()
-        .map(|lease| lease.id())
+        .map(etcd_client::LeaseStatus::id)
         .collect();
     assert!(ids.contains(&lease));
     client.lease_revoke(lease).await.expect("revoke");
