@@ -7,6 +7,7 @@
 mod apply;
 mod change;
 mod client;
+mod cloud_init;
 mod cluster;
 mod delete;
 mod dev;
@@ -80,6 +81,9 @@ enum Command {
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// User-data for hosts that do not exist yet
+    #[command(subcommand)]
+    CloudInit(cloud_init::CloudInitCommand),
     /// Take members of a running `agent dev` away, and bring them back
     #[command(subcommand)]
     Dev(dev::DevCommand),
@@ -145,6 +149,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     let command = match cli.command {
         Command::Completion { shell } => return completion(shell),
         Command::Dev(command) => return command.run().await,
+        Command::CloudInit(command) => return command.run(),
         command => command,
     };
     let session = cli.global.session()?;
@@ -160,7 +165,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Lease(command) => command.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
         Command::Version => version(&session).await,
-        Command::Completion { .. } | Command::Dev(_) => Ok(()),
+        Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) => Ok(()),
     }
 }
 
@@ -226,6 +231,8 @@ mod tests {
             "lease list",
             "lease keep-alive ff --once",
             "snapshot save file",
+            "cloud-init render --host ovh --cluster ovh=http://a:1 --provider OVH --address 10.0.0.1 --allow-plaintext",
+            "cloud-init render --host ovh --cluster ovh=http://a:1 --binary-url https://a/b --binary-sha256 00",
             "dev kill ovh",
             "dev start ovh --dir d",
             "dev list",

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub(crate) enum LayoutError {
     RunsAlready { dir: String },
     #[error("port {port} is taken; stop what uses it, or choose other ports: --base-port 0")]
     PortTaken { port: u16 },
+    #[error(
+        "port {port} is taken by {host} of an earlier `agent dev` that could not stop it; first: kill {pid}"
+    )]
+    LeftBehind { port: u16, host: String, pid: u32 },
     #[error(
         "no port {base} + {PORT_STEP} x 2 + 1; the highest --base-port is {}",
         highest_base()
@@ -76,9 +81,16 @@ impl Layout {
         }
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let places = match stored(dir)? {
-            Some(places) => check_same_ports(dir, places, base_port)?,
+            Some(places) => {
+                refuse_leftovers(dir, &places)?;
+                check_same_ports(dir, places, base_port)?
+            }
             None => choose(base_port.unwrap_or(DEFAULT_BASE_PORT))?,
         };
+        let places: Vec<Place> = places
+            .into_iter()
+            .map(|place| Place { pid: None, ..place })
+            .collect();
         for place in &places {
             for port in [place.client_port, place.peer_port] {
                 bind(port)?;
@@ -178,13 +190,27 @@ fn stored(dir: &Path) -> Result<Option<Vec<Place>>, LayoutError> {
     if state.version != STATE_VERSION || !hosts_are_ours {
         return Err(bad());
     }
-    Ok(Some(
-        state
-            .members
-            .into_iter()
-            .map(|place| Place { pid: None, ..place })
-            .collect(),
-    ))
+    Ok(Some(state.members))
+}
+
+/// Members outlive an `agent dev` that was killed itself; they are told by the directory they were started with.
+fn refuse_leftovers(dir: &Path, places: &[Place]) -> Result<(), LayoutError> {
+    for place in places {
+        let Some(pid) = place.pid else { continue };
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let data_dir = dir.join(&place.host);
+        let ours = command
+            .split(|byte| *byte == 0)
+            .any(|word| word == data_dir.as_os_str().as_bytes());
+        if ours {
+            return Err(LayoutError::LeftBehind {
+                port: place.client_port,
+                host: place.host.clone(),
+                pid,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The members remember each other's peer ports: others would not do.

@@ -87,8 +87,8 @@ impl Supervisor {
             at_once: CancellationToken::new(),
             layout,
         };
-        for index in 0..HOSTS.len() {
-            let log = supervisor.layout.log(HOSTS[index].0);
+        for (index, (host, _)) in HOSTS.iter().enumerate() {
+            let log = supervisor.layout.log(host);
             // A log tells of one run; what `agentctl dev start` adds belongs to it.
             std::fs::write(&log, "").map_err(DevError::io(log.display().to_string()))?;
             supervisor.start_member(index)?;

@@ -125,7 +125,7 @@ fn commands(screen: &Screen) -> Vec<String> {
 /// Sets the endpoints of whoever is there to use them.
 fn export(endpoints: &str, etcdctl: bool) -> String {
     let too = if etcdctl {
-        " ETCDCTL_ENDPOINTS=$AGENTCTL_ENDPOINTS"
+        "; export ETCDCTL_ENDPOINTS=$AGENTCTL_ENDPOINTS"
     } else {
         ""
     };
@@ -211,7 +211,7 @@ mod tests {
               ionos      http://127.0.0.1:12400
               liquidweb  http://127.0.0.1:22400
             Incus: none found, simulating one
-            try:   export AGENTCTL_ENDPOINTS=http://127.0.0.1:2400,http://127.0.0.1:12400,http://127.0.0.1:22400 ETCDCTL_ENDPOINTS=http://127.0.0.1:2400,http://127.0.0.1:12400,http://127.0.0.1:22400
+            try:   export AGENTCTL_ENDPOINTS=127.0.0.1:2400,127.0.0.1:12400,127.0.0.1:22400
                    target/release/agent ctl kv put greeting hello && target/release/agent ctl kv get greeting
                    target/release/agent ctl endpoint status
                    target/release/agent ctl dev kill ovh --dir /srv/dev        # a provider goes away; watch the others carry on
@@ -223,7 +223,7 @@ mod tests {
     fn a_kill_says_where_to_go_on() {
         expect![[r#"
             ovh is gone; the others carry on:
-              export AGENTCTL_ENDPOINTS=127.0.0.1:12379,127.0.0.1:22379 ETCDCTL_ENDPOINTS=127.0.0.1:12379,127.0.0.1:22379
+              export AGENTCTL_ENDPOINTS=127.0.0.1:12379,127.0.0.1:22379; export ETCDCTL_ENDPOINTS=$AGENTCTL_ENDPOINTS
         "#]].assert_eq(&killed(
             "ovh",
             &["127.0.0.1:12379".into(), "127.0.0.1:22379".into()],

@@ -15,7 +15,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Operations: the first instance of an image unpacks it.
 const OPERATION_LIMIT: Duration = Duration::from_secs(300);
 
-/// A client of one Incus daemon. Cloning is cheap and shares the connections.
+/// A client of one Incus daemon. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Incus {
     transport: Transport,

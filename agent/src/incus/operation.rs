@@ -22,12 +22,15 @@ pub(super) enum Outcome {
 }
 
 /// Waits until the operation ends, for at most `limit`.
+///
+/// A wait that is over before the operation is answered as an error, exactly like an operation that failed: so the
+/// operation itself is read then, and only its status counts.
 pub(super) async fn wait(
     transport: &Transport,
     operation: &str,
     limit: Duration,
 ) -> Result<Outcome, IncusError> {
-    let path = wait_path(operation)?;
+    let path = operation_path(operation)?;
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -38,18 +41,21 @@ pub(super) async fn wait(
         }
         let seconds = left.as_secs().clamp(1, WAIT_SECONDS);
         let request_limit = Duration::from_secs(seconds) + ANSWER_MARGIN;
-        let answer = match transport
-            .get(&format!("{path}?timeout={seconds}"), request_limit)
-            .await
-        {
+        let waited = transport
+            .get(&format!("{path}/wait?timeout={seconds}"), request_limit)
+            .await;
+        let answer = match waited {
+            Err(IncusError::OperationFailed { .. }) => transport.get(path, ANSWER_MARGIN).await,
+            waited => waited,
+        };
+        match answer {
+            Ok(Answer::Sync { metadata, .. }) if ended(&metadata)? => return Ok(Outcome::Success),
+            Ok(Answer::Sync { .. }) => {}
+            Ok(Answer::Async { .. }) => {
+                return Err(IncusError::bad_answer("waiting for an operation began another"));
+            }
             Err(IncusError::NotFound { .. }) => return Ok(Outcome::Forgotten),
-            answer => answer?,
-        };
-        let Answer::Sync { metadata, .. } = answer else {
-            return Err(IncusError::bad_answer("waiting for an operation began another"));
-        };
-        if ended(&metadata)? {
-            return Ok(Outcome::Success);
+            Err(error) => return Err(error),
         }
     }
 }
@@ -72,13 +78,13 @@ fn ended(operation: &Value) -> Result<bool, IncusError> {
 }
 
 /// `/1.0/operations/UUID` and nothing else: the path comes from the daemon's answer and goes into a request.
-fn wait_path(operation: &str) -> Result<String, IncusError> {
+fn operation_path(operation: &str) -> Result<&str, IncusError> {
     let operation = operation.split('?').next().unwrap_or_default();
     let known = operation
         .strip_prefix("/1.0/operations/")
         .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
     if known {
-        Ok(format!("{operation}/wait"))
+        Ok(operation)
     } else {
         Err(IncusError::bad_answer(
             "an operation's path is not below /1.0/operations",
@@ -88,6 +94,11 @@ fn wait_path(operation: &str) -> Result<String, IncusError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use axum::{Json, Router};
     use serde_json::json;
 
     use super::*;
@@ -114,15 +125,60 @@ mod tests {
         simulated.stop().await;
     }
 
+    /// A daemon with one operation, of which the first wait is over before it is.
+    async fn wait_twice(end: Value) -> (Result<Outcome, IncusError>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("unix.socket");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let waits = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&waits);
+        let over = json!({"type": "error", "error_code": 500, "error": "context deadline exceeded"});
+        let running = json!({"type": "sync", "metadata": {"status_code": 103}});
+        let ended = json!({"type": "sync", "metadata": end});
+        let (read, waited) = (Arc::clone(&waits), ended.clone());
+        let app = Router::new()
+            .route(
+                "/1.0/operations/a/wait",
+                get(async move || match counted.fetch_add(1, Ordering::SeqCst) {
+                    0 => Json(over),
+                    _ => Json(waited),
+                }),
+            )
+            .route(
+                "/1.0/operations/a",
+                get(async move || match read.load(Ordering::SeqCst) {
+                    1 => Json(running),
+                    _ => Json(ended),
+                }),
+            );
+        let server = tokio::spawn(axum::serve(listener, app).into_future());
+        let transport = Transport::new(&socket).unwrap();
+        let outcome = wait(&transport, "/1.0/operations/a", Duration::from_secs(60)).await;
+        server.abort();
+        (outcome, waits.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_over_is_no_failure() {
+        let (outcome, waits) = wait_twice(json!({"status_code": 200})).await;
+        assert_eq!((outcome.unwrap(), waits), (Outcome::Success, 2));
+        let (outcome, waits) = wait_twice(json!({"status_code": 400, "err": "disk full"})).await;
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "incus operation failed: disk full"
+        );
+        assert_eq!(waits, 2);
+    }
+
     #[test]
     fn only_an_operations_path_is_waited_for() {
         assert_eq!(
-            wait_path("/1.0/operations/a-1").unwrap(),
-            "/1.0/operations/a-1/wait"
+            operation_path("/1.0/operations/a-1").unwrap(),
+            "/1.0/operations/a-1"
         );
         assert_eq!(
-            wait_path("/1.0/operations/a-1?project=t").unwrap(),
-            "/1.0/operations/a-1/wait"
+            operation_path("/1.0/operations/a-1?project=t").unwrap(),
+            "/1.0/operations/a-1"
         );
         for path in [
             "",
@@ -130,7 +186,7 @@ mod tests {
             "/1.0/instances/a",
             "/1.0/operations/../instances/a",
         ] {
-            assert!(wait_path(path).is_err(), "{path}");
+            assert!(operation_path(path).is_err(), "{path}");
         }
     }
 }

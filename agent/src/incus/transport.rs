@@ -1,4 +1,8 @@
-//! One request, one answer: HTTP over the unix socket and Incus' envelope around every answer.
+//! One request, one connection, one answer: HTTP over the unix socket and Incus' envelope around every answer.
+//!
+//! Connections are never kept, nor opened ahead: Incus reads the first bytes of a connection before it accepts the
+//! next one, so a connection on which nothing is said shuts out everybody else, its own containers' hooks included,
+//! and a container's start hangs. A pool of connections opens such ones.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +19,7 @@ const ANSWER_LIMIT_BYTES: usize = 64 << 20;
 const REQUEST_LIMIT_BYTES: usize = 4 << 20;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends requests to one socket. Cloning shares the connections.
+/// Sends requests to one socket.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     socket: PathBuf,
@@ -42,7 +46,7 @@ impl Transport {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_LIMIT)
-            .pool_max_idle_per_host(4)
+            .pool_max_idle_per_host(0)
             .build()
             .map_err(|source| IncusError::Unreachable {
                 socket: socket.to_owned(),
@@ -187,6 +191,7 @@ fn refusal(envelope: &Value, http_status: u16) -> IncusError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incus::simulated::SimulatedIncus;
 
     fn check(status: u16, body: &str) -> String {
         match open_envelope(status, "e1".to_owned(), body.as_bytes()) {
@@ -194,6 +199,27 @@ mod tests {
             Ok(Answer::Async { operation }) => format!("async {operation}"),
             Err(error) => error.to_string(),
         }
+    }
+
+    /// The simulated daemon accepts as Incus does: with a connection that says nothing, the last request here would
+    /// have no answer.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_connection_is_left_silent() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("unix.socket");
+        let simulated = SimulatedIncus::start(dir.path(), &socket).await.unwrap();
+        let transport = Transport::new(&socket).unwrap();
+        // Uneven crowds: what a pool would hand back and what it would open anew keep crossing.
+        for crowd in (1..=6).cycle().take(60) {
+            let crowd = (0..crowd).map(|_| transport.get("/1.0", LIMIT));
+            for answer in futures::future::join_all(crowd).await {
+                assert!(answer.is_ok(), "{answer:?}");
+            }
+        }
+        let other = Transport::new(&socket).unwrap().get("/1.0", LIMIT).await;
+        assert!(other.is_ok(), "{other:?}");
+        simulated.stop().await;
     }
 
     #[tokio::test]

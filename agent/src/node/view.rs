@@ -73,7 +73,7 @@ impl ViewTask {
             metrics.last_quorum_acked.map(|at| *at)
         } else {
             self.raft
-                .with_raft_state(|state| state.vote_last_modified())
+                .with_raft_state(openraft::RaftState::vote_last_modified)
                 .await
                 .ok()
                 .flatten()

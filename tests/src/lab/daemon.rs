@@ -40,6 +40,8 @@ impl IncusDaemon {
         let child = Command::new(INCUSD)
             .args(["--group", "root"])
             .env("INCUS_DIR", dir)
+            // Cargo's own: every program that Incus runs would search it.
+            .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

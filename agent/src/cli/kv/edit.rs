@@ -117,8 +117,15 @@ impl Draft {
     /// Runs the editor, and again while the text is a wrong document and a person wants to mend it.
     fn edit(&self, key: &[u8], old: &[u8]) -> Result<Bytes, CliError> {
         loop {
-            run_editor(&self.path).map_err(|error| self.keep(error))?;
+            let edited = run_editor(&self.path);
             let text = fs::read(&self.path).map_err(|error| CliError::io(self.path.display(), &error))?;
+            if let Err(error) = edited {
+                if text == old {
+                    self.discard();
+                    return Err(error);
+                }
+                return Err(self.keep(error));
+            }
             if text == old {
                 return Ok(text.into());
             }

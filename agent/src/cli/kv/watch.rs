@@ -69,13 +69,10 @@ impl WatchArgs {
                 Ok((endpoint, stream)) => {
                     opened_once = true;
                     let before = position.next_revision;
-                    let lost = self.follow(session, stream, &mut position).await?;
+                    self.follow(session, stream, &mut position).await?;
                     session.client.prefer_next();
                     let next = position.next_revision;
-                    eprintln!(
-                        "{endpoint} is lost ({}): resuming at revision {next}",
-                        lost.message()
-                    );
+                    eprintln!("{endpoint} is lost: resuming at revision {next}");
                     if next > before {
                         pause = FIRST_PAUSE;
                     }
@@ -100,22 +97,22 @@ impl WatchArgs {
         }
     }
 
-    /// Shows what comes until the stream breaks; then says how. A refusal is an error.
+    /// Shows what comes until the stream breaks. A refusal is an error.
     async fn follow(
         &self,
         session: &Session,
         mut stream: tonic::Streaming<pb::WatchResponse>,
         position: &mut Position,
-    ) -> Result<Status, CliError> {
+    ) -> Result<(), CliError> {
         loop {
             let response = match stream.message().await {
                 Ok(Some(response)) => response,
-                Ok(None) => return Ok(Status::unavailable("the member closed the stream")),
+                Ok(None) => return Ok(()),
                 Err(status) if is_refusal(&status) => return Err(status.into()),
-                Err(status) => return Ok(status),
+                Err(_lost) => return Ok(()),
             };
             if response.canceled {
-                return canceled(response);
+                return canceled(&response);
             }
             position.advance(&response);
             if session.format == Some(Format::Json) {
@@ -153,7 +150,8 @@ fn is_refusal(status: &Status) -> bool {
     std::error::Error::source(status).is_none() && codes.contains(&status.code())
 }
 
-fn canceled(response: pb::WatchResponse) -> Result<Status, CliError> {
+/// An error, unless another member may do better.
+fn canceled(response: &pb::WatchResponse) -> Result<(), CliError> {
     let oldest = response.compact_revision;
     if oldest > 0 {
         return Err(
@@ -164,7 +162,7 @@ fn canceled(response: pb::WatchResponse) -> Result<Status, CliError> {
     }
     // A member that lost its leader ends its watches; another may have one.
     if response.cancel_reason.contains("no leader") {
-        return Ok(Status::unavailable(response.cancel_reason));
+        return Ok(());
     }
     Err(CliError::failed(format!(
         "the member ended the watch: {}",
@@ -234,6 +232,6 @@ mod tests {
             error: history before revision 9 has been compacted
             watch from there: --rev 9; or from now on: leave --rev out
         "#]]
-        .assert_eq(&canceled(gone).unwrap_err().text());
+        .assert_eq(&canceled(&gone).unwrap_err().text());
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn router(daemon: Daemon) -> Router {
     Router::new()
         .route("/1.0", get(server))
         .route("/1.0/events", get(events::listen))
+        .route("/1.0/operations/{id}", get(read_operation))
         .route("/1.0/operations/{id}/wait", get(wait))
         .route("/1.0/images/aliases/{alias}", get(image_alias))
         .route("/1.0/instances/{name}/state", put(put_state))
@@ -91,6 +92,13 @@ async fn wait(State(daemon): State<Daemon>, Path(id): Path<String>) -> Response 
         Some(Ok(operation)) => sync(&operation, None),
         // The request itself went well: this is how Incus has it.
         Some(Err((code, message))) => envelope(StatusCode::OK, &failure_body(code, &message)),
+    }
+}
+
+async fn read_operation(State(daemon): State<Daemon>, Path(id): Path<String>) -> Response {
+    match daemon.operations.lock().get(Instant::now(), &id) {
+        None => error(404, "Operation not found"),
+        Some(operation) => sync(&operation.shown(), None),
     }
 }
 

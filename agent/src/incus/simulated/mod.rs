@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -126,7 +128,30 @@ impl Daemon {
     }
 }
 
-async fn listen(socket: &Path) -> Result<UnixListener, SimulatedIncusError> {
+/// Accepts as Incus does: the next connection waits until something was said on this one. A client that opens
+/// connections ahead of its requests shuts everybody out, and finds it out here.
+struct Listening(UnixListener);
+
+impl axum::serve::Listener for Listening {
+    type Io = BufReader<UnixStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+            let mut stream = BufReader::new(stream);
+            if stream.fill_buf().await.is_ok_and(|said| !said.is_empty()) {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+async fn listen(socket: &Path) -> Result<Listening, SimulatedIncusError> {
     let failed = |source| SimulatedIncusError::Listen {
         socket: socket.to_owned(),
         source,
@@ -142,11 +167,11 @@ async fn listen(socket: &Path) -> Result<UnixListener, SimulatedIncusError> {
     if let Some(parent) = socket.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    UnixListener::bind(socket).map_err(failed)
+    UnixListener::bind(socket).map(Listening).map_err(failed)
 }
 
 /// Ends soon after the stop, whatever its clients do.
-async fn serve(listener: UnixListener, daemon: Daemon, socket: PathBuf) {
+async fn serve(listener: Listening, daemon: Daemon, socket: PathBuf) {
     let stopped = daemon.stopped.clone();
     let cut = async {
         stopped.cancelled().await;

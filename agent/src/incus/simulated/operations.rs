@@ -44,7 +44,7 @@ impl Operations {
             ended_at: now,
             failure,
         };
-        let begun = operation.show("Running", 103);
+        let begun = operation.show("Running", 103, "");
         self.ended.push_back(operation);
         begun
     }
@@ -66,19 +66,27 @@ impl Operations {
 }
 
 impl Operation {
-    /// How it ended.
+    /// How it ended, as a wait for it is answered.
     pub(super) fn ended(self) -> Result<Value, (u16, String)> {
         match self.failure {
-            None => Ok(self.show("Success", 200)),
+            None => Ok(self.shown()),
             Some(failure) => Err(failure),
         }
     }
 
-    fn show(&self, status: &str, status_code: u16) -> Value {
+    /// How it looks now.
+    pub(super) fn shown(&self) -> Value {
+        match &self.failure {
+            None => self.show("Success", 200, ""),
+            Some((_, message)) => self.show("Failure", 400, message),
+        }
+    }
+
+    fn show(&self, status: &str, status_code: u16, err: &str) -> Value {
         json!({
             "id": self.id, "class": "task", "description": self.description, "created_at": NO_TIME,
             "updated_at": NO_TIME, "status": status, "status_code": status_code, "resources": {},
-            "metadata": null, "may_cancel": false, "err": "", "location": "none",
+            "metadata": null, "may_cancel": false, "err": err, "location": "none",
         })
     }
 }

@@ -289,8 +289,8 @@ fn marks(view: View<'_>, object: &Object, in_force: InForce<'_>) -> Vec<Change> 
         revision,
         created_revision,
     } = in_force;
-    let maker = object.config.get(ownership::HOST).is_none();
-    let maker = maker.then(|| (ownership::HOST, view.context.host.to_owned()));
+    let maker = (!object.config.contains_key(ownership::HOST))
+        .then(|| (ownership::HOST, view.context.host.to_owned()));
     ownership::keys(document, view.context.cluster, created_revision, revision)
         .into_iter()
         .chain(maker)

@@ -1,0 +1,130 @@
+//! `agentctl cloud-init`: user-data for a host that does not exist yet. Asks nobody, and needs no cluster.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use cloud_init::{Binary, Credentials, Host, HostError, Peer, Seed};
+
+use super::error::CliError;
+use super::format;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CloudInitCommand {
+    /// Print the user-data that makes a bare machine a host
+    Render(RenderArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  agentctl cloud-init render --host ovh \\\n    \
+                        --cluster ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380 \\\n    \
+                        --allow-plaintext --provider OVH \\\n    \
+                        --binary-url https://example.org/agent --binary-sha256 $(sha256sum agent | cut -c1-64) > ovh.yaml\n\n\
+                        Paste it where the provider asks for user-data. Members do not speak TLS with each other yet: give\n\
+                        addresses of a private network (WireGuard, for one).")]
+pub(super) struct RenderArgs {
+    /// The host's name, one of --cluster
+    #[arg(long, value_name = "NAME")]
+    host: String,
+    /// All members, and where the others reach each
+    #[arg(long, value_name = "NAME=URL,...")]
+    cluster: String,
+    /// The company whose machine it is
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    provider: String,
+    /// Listen for peers on this address only [default: every address]
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    /// Where the host fetches the agent [default: it is in the machine's image]
+    #[arg(long, value_name = "URL", requires = "binary_sha256")]
+    binary_url: Option<String>,
+    /// What the fetched file must be, as `sha256sum` prints it
+    #[arg(long, value_name = "HEX", requires = "binary_url")]
+    binary_sha256: Option<String>,
+    /// The network between the members is private: they may talk without TLS
+    #[arg(long)]
+    allow_plaintext: bool,
+}
+
+impl CloudInitCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let Self::Render(args) = self;
+        let host = args.host().map_err(|error| {
+            let hint = match &error {
+                HostError::Plaintext(_) => Some("--allow-plaintext"),
+                HostError::NoPeers | HostError::Peer(_) | HostError::NotAMember { .. } => Some("--cluster"),
+                _ => None,
+            };
+            let usage = CliError::usage(error.to_string());
+            match hint {
+                Some(flag) => usage.hint(format!(
+                    "the flag is {flag}; `agentctl cloud-init render --help` has an example"
+                )),
+                None => usage,
+            }
+        })?;
+        format::write(cloud_init::render(&host).as_bytes())
+    }
+}
+
+impl RenderArgs {
+    fn host(self) -> Result<Host, HostError> {
+        let binary = match (self.binary_url, self.binary_sha256) {
+            (Some(url), Some(sha256)) => Binary::Fetch { url, sha256 },
+            _ => Binary::Present,
+        };
+        Host::new(Seed {
+            name: self.host,
+            provider: self.provider,
+            address: self.address,
+            cluster: Peer::parse_list(&self.cluster)?,
+            binary,
+            allow_plaintext: self.allow_plaintext,
+            credentials: Credentials::None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{RunArgs, arguments_from_file};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn host(cluster: &str) -> Host {
+        let args = RenderArgs {
+            host: "ovh".into(),
+            cluster: cluster.into(),
+            provider: "OVH".into(),
+            address: None,
+            binary_url: None,
+            binary_sha256: None,
+            allow_plaintext: true,
+        };
+        args.host().unwrap()
+    }
+
+    /// The two sides of the configuration file, held together: what is rendered, `agent run` takes.
+    #[test]
+    fn agent_run_takes_the_rendered_configuration() {
+        for cluster in [
+            "ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380",
+            "ovh=http://[fd00::1]:2380",
+        ] {
+            let text = cloud_init::render(&host(cluster));
+            let document: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("config.yaml");
+            std::fs::write(&path, document["write_files"][0]["content"].as_str().unwrap()).unwrap();
+            let arguments = arguments_from_file(&path, |_| false).unwrap();
+            let line = Line::try_parse_from(std::iter::once("run".to_owned()).chain(arguments)).unwrap();
+            line.run.check().unwrap();
+        }
+    }
+}

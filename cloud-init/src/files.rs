@@ -1,0 +1,142 @@
+//! The files a host gets: the agent's configuration, its unit, and the script that fetches it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::host::{Binary, Host};
+
+pub(crate) const CONFIG_PATH: &str = "/etc/agent/config.yaml";
+pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
+pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
+pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
+pub(crate) const DATA_DIR: &str = "/var/lib/agent";
+const CLIENT_URL: &str = "http://127.0.0.1:2379";
+
+/// The keys are the flags of `agent run`. Clients are served on loopback only: who is on the host may ask, nobody
+/// else, until there is TLS.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Config<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    provider: &'a str,
+    data_dir: &'a str,
+    listen_client_urls: &'a str,
+    advertise_client_urls: &'a str,
+    listen_peer_urls: String,
+    initial_advertise_peer_urls: &'a str,
+    initial_cluster: Vec<String>,
+    initial_cluster_state: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    allow_plaintext: bool,
+}
+
+/// `/etc/agent/config.yaml`.
+pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError> {
+    let seed = &host.seed;
+    let listen = match seed.address {
+        Some(IpAddr::V6(address)) => format!("[{address}]"),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        None if host.peer_is_ipv6 => "[::]".to_owned(),
+        None => "0.0.0.0".to_owned(),
+    };
+    let cluster: Vec<String> = seed
+        .cluster
+        .iter()
+        .map(|peer| format!("{}={}", peer.name, peer.url.trim_end_matches('/')))
+        .collect();
+    serde_saphyr::to_string(&Config {
+        name: &seed.name,
+        provider: &seed.provider,
+        data_dir: DATA_DIR,
+        listen_client_urls: CLIENT_URL,
+        advertise_client_urls: CLIENT_URL,
+        listen_peer_urls: format!("http://{listen}:{}", host.peer_port),
+        initial_advertise_peer_urls: &host.peer_url,
+        initial_cluster: cluster,
+        initial_cluster_state: "new",
+        allow_plaintext: seed.allow_plaintext,
+    })
+}
+
+/// The unit. The agent runs as root, whose socket Incus' is, without any of root's capabilities: it needs none.
+pub(crate) fn unit() -> String {
+    format!(
+        "\
+[Unit]
+Description=Agent: this host's member of the cluster
+Wants=network-online.target
+After=network-online.target incus.service incus.socket
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart=/usr/local/bin/agent run --config {CONFIG_PATH}
+Restart=always
+RestartSec=2
+# Leadership is handed over and requests are finished first.
+TimeoutStopSec=30
+KillMode=mixed
+LimitNOFILE=65536
+StateDirectory=agent
+StateDirectoryMode=0700
+UMask=0077
+CapabilityBoundingSet=
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+NoNewPrivileges=yes
+PrivateDevices=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectSystem=strict
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+/// Fetches the agent unless it is there; nothing is put in its place that is not what was promised.
+pub(crate) fn fetch(binary: &Binary) -> Option<String> {
+    let Binary::Fetch { url, sha256 } = binary else {
+        return None;
+    };
+    let sha256 = sha256.to_ascii_lowercase();
+    Some(format!(
+        "\
+#!/bin/sh
+set -eu
+target=/usr/local/bin/agent
+holds() {{ echo '{sha256} '\" $1\" | sha256sum --check --status; }}
+if [ -f \"$target\" ] && holds \"$target\"; then exit 0; fi
+part=$(mktemp \"$target.XXXXXX\")
+trap 'rm -f \"$part\"' EXIT
+curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 --max-time 600 \\
+  --retry 10 --retry-delay 3 --retry-connrefused --output \"$part\" '{url}'
+if ! holds \"$part\"; then
+  echo 'agent: what was fetched is not what was promised (SHA-256 differs)' >&2
+  exit 1
+fi
+chmod 0755 \"$part\"
+mv \"$part\" \"$target\"
+"
+    ))
+}
+
+/// `agentctl` on the host is the same binary.
+pub(crate) const CTL: &str = "#!/bin/sh\nexec /usr/local/bin/agent ctl \"$@\"\n";

@@ -1,0 +1,146 @@
+//! Golden files: `UPDATE_EXPECT=1 cargo test -p cloud-init` rewrites them.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use expect_test::{ExpectFile, expect_file};
+use serde_json::Value;
+
+use super::render;
+use crate::host::{Binary, Credentials, Host, Peer, Seed};
+
+fn seed() -> Seed {
+    let cluster = "ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380";
+    Seed {
+        name: "ovh".into(),
+        provider: "OVH".into(),
+        address: None,
+        cluster: Peer::parse_list(cluster).unwrap(),
+        binary: Binary::Fetch {
+            url: "https://example.org/agent-0.1.0?arch=amd64&static=1".into(),
+            sha256: "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855".into(),
+        },
+        allow_plaintext: true,
+        credentials: Credentials::None,
+    }
+}
+
+/// The text is as before, it is YAML, its scripts are scripts, its configuration is YAML again.
+fn check(seed: Seed, golden: &ExpectFile) {
+    let text = render(&Host::new(seed).unwrap());
+    golden.assert_eq(&text);
+    assert!(text.starts_with("#cloud-config\n"));
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    for file in document["write_files"].as_array().unwrap() {
+        let (path, content) = (file["path"].as_str().unwrap(), file["content"].as_str().unwrap());
+        assert!(content.ends_with('\n'), "{path}");
+        if content.starts_with("#!/bin/sh\n") {
+            assert_eq!(file["permissions"], "0755", "{path}");
+            assert_is_a_script(content);
+        }
+    }
+    let config = document["write_files"][0]["content"].as_str().unwrap();
+    let config: Value = serde_saphyr::from_str(config).unwrap();
+    assert_eq!(config["name"], document["hostname"]);
+    for command in document["runcmd"].as_array().unwrap() {
+        assert_is_a_script(command[2].as_str().unwrap());
+    }
+}
+
+fn assert_is_a_script(text: &str) {
+    let mut shell = Command::new("sh")
+        .arg("-n")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success(), "{text}");
+}
+
+#[test]
+fn a_host_that_fetches_the_binary() {
+    check(seed(), &expect_file!["../../golden/fetch.yaml"]);
+}
+
+#[test]
+fn a_host_with_an_address_and_the_binary_in_its_image() {
+    let seed = Seed {
+        name: "ionos".into(),
+        provider: String::new(),
+        address: Some("fd00::2".parse().unwrap()),
+        cluster: Peer::parse_list("ovh=http://[fd00::1]:2380,ionos=http://[fd00::2]:2390/").unwrap(),
+        binary: Binary::Present,
+        ..seed()
+    };
+    check(seed, &expect_file!["../../golden/present.yaml"]);
+}
+
+/// cloud-init reads YAML 1.1, where a bare `no` is no text.
+#[test]
+fn names_that_look_like_something_else_stay_names() {
+    for name in ["no", "on", "y", "null", "12", "012", "1e3", "0x1f", "true", "NO"] {
+        let cluster = vec![Peer {
+            name: name.into(),
+            url: "http://10.0.0.1:2380".into(),
+        }];
+        let text = render(
+            &Host::new(Seed {
+                name: name.into(),
+                cluster,
+                ..seed()
+            })
+            .unwrap(),
+        );
+        assert!(
+            text.contains(&format!("hostname: \"{name}\"\n")),
+            "{name}: {}",
+            &text[..40]
+        );
+        assert!(text.contains(&format!("    name: \"{name}\"\n")), "{name}");
+    }
+}
+
+/// The script is run, with a file as its server: the right binary is installed, a wrong one never.
+#[test]
+fn the_fetch_script_installs_only_what_was_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = dir.path().join("served");
+    std::fs::write(&served, "the agent").unwrap();
+    let target = dir.path().join("agent");
+    for (sum, installed) in [("0".repeat(64), false), (sha256_of(&served), true)] {
+        let url = "https://example.org/agent".to_owned();
+        let script = crate::files::fetch(&Binary::Fetch {
+            url: url.clone(),
+            sha256: sum,
+        })
+        .unwrap();
+        let script = script
+            .replace("/usr/local/bin/agent", target.to_str().unwrap())
+            .replace(&url, &format!("file://{}", served.display()))
+            .replace("=http,https", "=file");
+        let output = Command::new("sh").arg("-c").arg(script).output();
+        let Ok(output) = output else { panic!("no shell") };
+        let missing_curl = String::from_utf8_lossy(&output.stderr).contains("curl: not found");
+        if missing_curl {
+            eprintln!("skipped: curl is not installed");
+            return;
+        }
+        assert_eq!(
+            output.status.success(),
+            installed,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(target.exists(), installed);
+        let left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left.len(), 1 + usize::from(installed), "{left:?}");
+    }
+}
+
+fn sha256_of(path: &std::path::Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
