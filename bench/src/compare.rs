@@ -70,6 +70,7 @@ async fn measure(kind: Kind, program: PathBuf, args: &Args) -> anyhow::Result<Ve
     let servers = Servers::start(kind, &program, MEMBERS, args.dir.as_deref())
         .await
         .with_context(|| format!("cannot start {}", program.display()))?;
+    let endpoints = servers.endpoints().await?;
     let mut lines = Vec::new();
     for &clients in &args.clients {
         for operation in [
@@ -80,7 +81,7 @@ async fn measure(kind: Kind, program: PathBuf, args: &Args) -> anyhow::Result<Ve
             eprintln!("{}: {} with {clients} clients ...", kind.name(), operation.name());
             let warm_up = Duration::from_secs(args.warm_up_seconds);
             let length = Duration::from_secs(args.seconds);
-            let measured = load::run(&servers.endpoints(), operation, clients, warm_up, length).await?;
+            let measured = load::run(&endpoints, operation, clients, warm_up, length).await?;
             lines.push(Line {
                 operation,
                 clients,

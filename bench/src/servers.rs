@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{RangeRequest, StatusRequest};
 use tempfile::TempDir;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,7 +118,21 @@ impl Servers {
         Ok(servers)
     }
 
-    pub(crate) fn endpoints(&self) -> Vec<String> {
+    /// Where the members are, the leader first: a single client asks the leader, of both kinds.
+    pub(crate) async fn endpoints(&self) -> anyhow::Result<Vec<String>> {
+        let mut leader_first = Vec::new();
+        for url in self.urls() {
+            let mut maintenance = MaintenanceClient::connect(url.clone()).await?;
+            let status = maintenance.status(StatusRequest {}).await?.into_inner();
+            let leads = status
+                .header
+                .is_some_and(|header| header.member_id == status.leader);
+            leader_first.insert(if leads { 0 } else { leader_first.len() }, url);
+        }
+        Ok(leader_first)
+    }
+
+    fn urls(&self) -> Vec<String> {
         self.members
             .iter()
             .map(|member| member.client_url.clone())

@@ -110,7 +110,8 @@ pub fn watch(response: &WatchResponse) -> String {
         }
     }
     number(&mut text, "compacted", response.compact_revision);
-    if !response.cancel_reason.is_empty() {
+    // Of a compaction etcd says no more than its revision; whoever says more does no harm.
+    if !response.cancel_reason.is_empty() && response.compact_revision == 0 {
         let _ = write!(text, " reason: {}", response.cancel_reason);
     }
     lines(&mut text, response.events.iter().map(event));

@@ -296,20 +296,6 @@ fn sorting() -> Vec<Row> {
             }
         }
     }
-    rows.push((
-        "a sort order that is not",
-        Range(RangeRequest {
-            sort_order: 9,
-            ..of_all()
-        }),
-    ));
-    rows.push((
-        "a sort target that is not",
-        Range(RangeRequest {
-            sort_target: 9,
-            ..of_all()
-        }),
-    ));
     rows
 }
 
