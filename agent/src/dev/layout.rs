@@ -347,14 +347,18 @@ mod tests {
         let mut layout = Layout::prepare(dir.path(), false, Some(0)).unwrap();
         // As a member is started: its data directory is one of its arguments.
         let data_dir = layout.data_dir("ionos");
-        let script = ["-c", "read line; exit", "--data-dir"];
+        let script = ["-c", "echo started; read line; exit", "--data-dir"];
         let mut command = std::process::Command::new("sh");
         let mut left = command
             .args(script)
             .arg(&data_dir)
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // A process has its new arguments only a moment after it is another program: this one has begun.
+        let mut started = [0; 8];
+        std::io::Read::read_exact(left.stdout.as_mut().unwrap(), &mut started).unwrap();
         layout.places[0].pid = Some(std::process::id());
         layout.places[1].pid = Some(left.id());
         layout.save().unwrap();
