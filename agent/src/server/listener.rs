@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::authority::LenientAuthority;
 use crate::config::ListenUrl;
 use crate::shutdown::Shutdown;
 
@@ -86,7 +87,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = http
+            .serve_connection(TokioIo::new(LenientAuthority::new(socket)), service)
+            .into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

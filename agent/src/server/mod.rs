@@ -1,6 +1,7 @@
 //! The composition root: opens, connects and starts everything of `agent run`, in one place and in order, and
 //! stops it in the opposite order. Every long-lived task is spawned here.
 
+mod authority;
 mod listener;
 
 use std::time::Duration;
