@@ -124,7 +124,7 @@ set -eu
 target=/usr/local/bin/agent
 holds() {{ echo '{sha256} '\" $1\" | sha256sum --check --status; }}
 if [ -f \"$target\" ] && holds \"$target\"; then exit 0; fi
-part=$(mktemp \"$target.XXXXXX\")
+part=$(mktemp --tmpdir=\"${{target%/*}}\")
 trap 'rm -f \"$part\"' EXIT
 curl --fail --silent --show-error --location --proto '=http,https' --connect-timeout 10 --max-time 600 \\
   --retry 10 --retry-delay 3 --retry-connrefused --output \"$part\" '{url}'

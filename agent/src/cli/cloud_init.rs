@@ -18,7 +18,7 @@ pub(super) enum CloudInitCommand {
 #[command(after_help = "Example:\n  agentctl cloud-init render --host ovh \\\n    \
                         --cluster ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380 \\\n    \
                         --allow-plaintext --provider OVH \\\n    \
-                        --binary-url https://example.org/agent --binary-sha256 $(sha256sum agent | cut -c1-64) > ovh.yaml\n\n\
+                        --binary-url https://example.org/agent --binary-sha256 $(sha256sum agent | cut -c1-64) \\\n    > ovh.yaml\n\n\
                         Paste it where the provider asks for user-data. Members do not speak TLS with each other yet: give\n\
                         addresses of a private network (WireGuard, for one).")]
 pub(super) struct RenderArgs {

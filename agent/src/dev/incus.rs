@@ -51,7 +51,7 @@ impl Backends {
             IncusChoice::Simulated => Self::simulate(layout, "simulated".to_owned()).await,
             IncusChoice::At(path) => match version(&path).await {
                 Ok(version) => Ok(Self::real(&path, &version)),
-                Err(why) => Err(DevError::Incus(format!("no Incus at {}: {why}", path.display()))),
+                Err(why) => Err(DevError::Incus(format!("--incus-socket: {why}"))),
             },
             IncusChoice::Find => {
                 let path = Path::new(REAL_SOCKET);

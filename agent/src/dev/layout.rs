@@ -24,10 +24,8 @@ pub(crate) enum LayoutError {
     RunsAlready { dir: String },
     #[error("port {port} is taken; stop what uses it, or choose other ports: --base-port 0")]
     PortTaken { port: u16 },
-    #[error(
-        "port {port} is taken by {host} of an earlier `agent dev` that could not stop it; first: kill {pid}"
-    )]
-    LeftBehind { port: u16, host: String, pid: u32 },
+    #[error("members of an earlier `agent dev` in {dir}, which could not stop them, run; first: kill {pids}")]
+    LeftBehind { dir: String, pids: String },
     #[error(
         "no port {base} + {PORT_STEP} x 2 + 1; the highest --base-port is {}",
         highest_base()
@@ -77,6 +75,8 @@ impl Layout {
     /// Makes the directory, finds the ports, and checks that nobody has them.
     pub(super) fn prepare(dir: &Path, fresh: bool, base_port: Option<u16>) -> Result<Self, LayoutError> {
         if fresh {
+            // What runs there would go on writing to what is gone.
+            refuse_leftovers(dir, &stored(dir).ok().flatten().unwrap_or_default())?;
             wipe(dir)?;
         }
         fs::create_dir_all(dir).map_err(io_error(dir))?;
@@ -195,22 +195,23 @@ fn stored(dir: &Path) -> Result<Option<Vec<Place>>, LayoutError> {
 
 /// Members outlive an `agent dev` that was killed itself; they are told by the directory they were started with.
 fn refuse_leftovers(dir: &Path, places: &[Place]) -> Result<(), LayoutError> {
-    for place in places {
-        let Some(pid) = place.pid else { continue };
+    let runs = |place: &Place| {
+        let pid = place.pid?;
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let data_dir = dir.join(&place.host);
         let ours = command
             .split(|byte| *byte == 0)
             .any(|word| word == data_dir.as_os_str().as_bytes());
-        if ours {
-            return Err(LayoutError::LeftBehind {
-                port: place.client_port,
-                host: place.host.clone(),
-                pid,
-            });
-        }
+        ours.then(|| pid.to_string())
+    };
+    let pids: Vec<String> = places.iter().filter_map(runs).collect();
+    if pids.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(LayoutError::LeftBehind {
+        dir: dir.display().to_string(),
+        pids: pids.join(" "),
+    })
 }
 
 /// The members remember each other's peer ports: others would not do.
@@ -338,6 +339,36 @@ mod tests {
         Layout::prepare(dir.path(), true, Some(0)).unwrap();
         assert!(!layout.data_dir("ovh").exists() && !layout.log("ovh").exists());
         assert!(dir.path().join("letters.txt").exists());
+    }
+
+    #[test]
+    fn members_left_behind_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut layout = Layout::prepare(dir.path(), false, Some(0)).unwrap();
+        // As a member is started: its data directory is one of its arguments.
+        let data_dir = layout.data_dir("ionos");
+        let script = ["-c", "echo started; read line; exit", "--data-dir"];
+        let mut command = std::process::Command::new("sh");
+        let mut left = command
+            .args(script)
+            .arg(&data_dir)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A process has its new arguments only a moment after it is another program: this one has begun.
+        let mut started = [0; 8];
+        std::io::Read::read_exact(left.stdout.as_mut().unwrap(), &mut started).unwrap();
+        layout.places[0].pid = Some(std::process::id());
+        layout.places[1].pid = Some(left.id());
+        layout.save().unwrap();
+        for fresh in [false, true] {
+            let error = Layout::prepare(dir.path(), fresh, None).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("first: kill {}", left.id())), "{error}");
+        }
+        drop(left.stdin.take());
+        left.wait().unwrap();
+        Layout::prepare(dir.path(), false, None).unwrap();
     }
 
     #[test]

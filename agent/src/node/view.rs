@@ -69,6 +69,10 @@ impl ViewTask {
     /// Whether no quorum has answered this leader, or no leader has spoken to this follower, for too long.
     async fn is_silent(&self) -> bool {
         let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.membership_config.voter_ids().count() == 1 {
+            // Its own quorum: nobody else answers.
+            return false;
+        }
         let heard = if metrics.state == ServerState::Leader {
             metrics.last_quorum_acked.map(|at| *at)
         } else {

@@ -70,6 +70,8 @@ impl PeerNetwork {
         PeerClient {
             peer: self.connect(target, node),
             path,
+            name: node.name.clone(),
+            answers: true,
         }
     }
 }
@@ -85,6 +87,8 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
             return PeerClient {
                 peer: Ok(peer.clone()),
                 path: Path::Replication,
+                name: node.name.clone(),
+                answers: true,
             };
         }
         let client = self.client(target, node, Path::Replication);
@@ -120,9 +124,27 @@ pub struct PeerClient {
     /// An error where the peer's URL is none: every call answers it.
     peer: Result<Peer, Status>,
     path: Path,
+    name: String,
+    /// Whether the last heartbeat was answered: a change is worth a line, every failure is not.
+    answers: bool,
 }
 
 impl PeerClient {
+    fn note_heartbeat(&mut self, failure: Option<&Status>) {
+        match failure {
+            Some(status) if self.answers => {
+                tracing::warn!(
+                    peer = self.name,
+                    reason = status.message(),
+                    "a member does not answer"
+                );
+            }
+            None if !self.answers => tracing::info!(peer = self.name, "a member answers again"),
+            _ => {}
+        }
+        self.answers = failure.is_none();
+    }
+
     fn peer(&self) -> Result<Peer, RPCError<TypeConfig>> {
         self.peer.clone().map_err(|status| rpc_error(&status))
     }
@@ -138,11 +160,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut request = tonic::Request::new(wire::append_to_wire(&rpc));
         request.set_timeout(option.hard_ttl());
-        let response = self
-            .peer()?
-            .heartbeat(request)
-            .await
-            .map_err(|status| rpc_error(&status))?;
+        let answer = self.peer()?.heartbeat(request).await;
+        self.note_heartbeat(answer.as_ref().err());
+        let response = answer.map_err(|status| rpc_error(&status))?;
         match wire::append_result_from_wire(response.into_inner()).map_err(network_error)? {
             Ok(_) => Ok(AppendEntriesResponse::Success),
             Err(StreamAppendError::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),

@@ -5,8 +5,9 @@ use std::io;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-/// Modules that say much and mean little to an operator, unless a filter names them.
-const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn,openraft=warn,reqwest=warn";
+/// Modules that say much and mean little to an operator, unless a filter names them. openraft warns on every call
+/// that a peer does not answer; `peer` says once that it is unreachable.
+const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,sled=warn,openraft=error,reqwest=warn";
 
 /// Why logging was not set up.
 #[derive(Debug, Error)]

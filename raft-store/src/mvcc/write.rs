@@ -92,6 +92,10 @@ impl Writer {
 
     /// Gives up the history below `revision`.
     pub(crate) fn compact(&mut self, revision: i64, batch: &mut Batch) -> Result<(), ReadFailure> {
+        if revision == 0 && self.compacted == 0 {
+            // As etcd: there is nothing to remove, and nothing wrong with that.
+            return Ok(());
+        }
         if revision <= self.compacted {
             return Err(ReadFailure::Compacted);
         }

@@ -40,7 +40,7 @@ pub struct WatchOptions {
 pub enum WatchOutput {
     /// In revision order; several revisions may share a batch. Never empty.
     Events {
-        /// The revision of the last event.
+        /// Everything up to this revision has been delivered: that of the last event, or a later one.
         revision: i64,
         events: Vec<Event>,
     },

@@ -186,8 +186,8 @@ fn a_delete_at_the_compacted_revision_is_delivered() {
     check(
         &mut store.hub.watch(options),
         &expect![[r#"
-        3: delete a@3
-    "#]],
+            4: delete a@3
+        "#]],
     );
 }
 

@@ -106,14 +106,12 @@ impl Watcher {
             Ok(piece) if piece.through >= from => {
                 self.inbox.advance(piece.through + 1);
                 let events = self.inbox.seen(piece.events.into_iter());
-                match events
-                    .last()
-                    .and_then(|event| event.kv.as_ref())
-                    .map(|kv| kv.mod_revision)
-                {
-                    Some(revision) => Read::Delivery(WatchOutput::Events { revision, events }),
-                    None => Read::Nothing,
+                if events.is_empty() {
+                    return Read::Nothing;
                 }
+                // Not that of the last event: the revisions after it that held nothing for this watcher count too.
+                let revision = piece.through;
+                Read::Delivery(WatchOutput::Events { revision, events })
             }
             Ok(piece) => {
                 tracing::error!(

@@ -8,7 +8,8 @@ use prost::encoding::encoded_len_varint;
 use proto::etcdserverpb::WatchResponse;
 use proto::mvccpb::Event;
 
-/// The pieces of `whole`, in order. Their headers say the revision of their last event.
+/// The pieces of `whole`, in order. Their headers say the revision of their last event, the last one's that of
+/// `whole`.
 pub(super) fn split(whole: WatchResponse, max_bytes: usize, fragments: bool) -> Vec<WatchResponse> {
     if whole.events.len() < 2 || whole.encoded_len() < max_bytes {
         return vec![whole];
@@ -46,7 +47,11 @@ pub(super) fn split(whole: WatchResponse, max_bytes: usize, fragments: bool) -> 
             group.into_iter().for_each(|event| pieces.push(event));
         }
     }
+    let through = pieces.empty.header.as_ref().map(|header| header.revision);
     pieces.close(false);
+    if let Some(header) = pieces.closed.last_mut().and_then(|piece| piece.header.as_mut()) {
+        header.revision = through.unwrap_or(header.revision);
+    }
     pieces.closed
 }
 
