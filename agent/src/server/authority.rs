@@ -33,6 +33,7 @@ const INDEX_AUTHORITY: usize = 1;
 const REPLACEMENT: &[u8] = b"localhost";
 const SCHEMES: [&[u8]; 2] = [b"http://", b"https://"];
 /// The same in HPACK's Huffman code (RFC 7541, appendix B), each the length in bits and the bits.
+#[expect(clippy::unusual_byte_groupings, reason = "a group a character")]
 const SCHEMES_HUFFMAN: [(u32, u64); 2] = [
     (
         41,
