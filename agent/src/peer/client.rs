@@ -158,8 +158,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut request = tonic::Request::new(wire::append_to_wire(&rpc));
-        request.set_timeout(option.hard_ttl());
+        let request = within(&option, wire::append_to_wire(&rpc));
         let answer = self.peer()?.heartbeat(request).await;
         self.note_heartbeat(answer.as_ref().err());
         let response = answer.map_err(|status| rpc_error(&status))?;
@@ -201,8 +200,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut request = tonic::Request::new(wire::vote_request_to_wire(&rpc));
-        request.set_timeout(option.hard_ttl());
+        let request = within(&option, wire::vote_request_to_wire(&rpc));
         let response = self
             .peer()?
             .vote(request)
@@ -216,8 +214,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut request = tonic::Request::new(wire::vote_request_to_wire(&rpc));
-        request.set_timeout(option.hard_ttl());
+        let request = within(&option, wire::vote_request_to_wire(&rpc));
         let response = self
             .peer()?
             .pre_vote(request)
@@ -250,8 +247,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut request = tonic::Request::new(wire::transfer_to_wire(&req));
-        request.set_timeout(option.hard_ttl());
+        let request = within(&option, wire::transfer_to_wire(&req));
         let response = self
             .peer()?
             .transfer_leader(request)
@@ -308,6 +304,13 @@ fn snapshot_chunks(
         }
     });
     first.chain(rest)
+}
+
+/// A call that the peer drops, too, when openraft has given up on it.
+fn within<T>(option: &RPCOption, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(option.hard_ttl());
+    request
 }
 
 fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
