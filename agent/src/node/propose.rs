@@ -17,7 +17,10 @@ use super::{Node, NodeError};
 
 /// One attempt to have a command applied.
 enum Attempt {
-    Applied(Box<Reply>),
+    Applied {
+        reply: Box<Reply>,
+        log_index: u64,
+    },
     /// Surely not in any log: try again where the leader is now.
     NotProposed,
     /// In a log that may or may not win.
@@ -60,7 +63,11 @@ impl Node {
                 Attempt::NotProposed
             };
             match attempt {
-                Attempt::Applied(reply) => return Ok(*reply),
+                Attempt::Applied { reply, log_index } => {
+                    // By the leader: whoever asked here reads and watches here.
+                    self.inner.store.wait_applied(log_index).await;
+                    return Ok(*reply);
+                }
                 Attempt::OutcomeUnknown => return Err(NodeError::LeaderChanged),
                 Attempt::NotProposed => self.wait_for_leader(view).await,
             }
@@ -81,7 +88,10 @@ impl Node {
             .map_err(|_| NodeError::Stopped)?;
         Ok(async move {
             match outcome.await {
-                Ok(Ok(response)) => Attempt::Applied(Box::new(response.data)),
+                Ok(Ok(response)) => Attempt::Applied {
+                    log_index: response.log_id.index(),
+                    reply: Box::new(response.data),
+                },
                 Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::NotProposed,
                 // Discarded entries may survive in another's log; a closed channel says that Raft stopped.
                 Ok(Err(_)) | Err(_) => Attempt::OutcomeUnknown,
@@ -92,7 +102,13 @@ impl Node {
     async fn propose_at(&self, leader: u64, command: Command) -> Attempt {
         let request = forward_request::Request::Propose(command.0);
         match self.forward(leader, request).await {
-            Ok(forward_response::Response::Reply(reply)) => Attempt::Applied(Box::new(reply)),
+            Ok(forward_response::Response::Applied(peer::Applied {
+                reply: Some(reply),
+                log_index,
+            })) => Attempt::Applied {
+                reply: Box::new(reply),
+                log_index,
+            },
             Ok(forward_response::Response::NotLeader(_)) | Err(ForwardError::NotSent) => Attempt::NotProposed,
             Ok(_) | Err(ForwardError::Lost) => Attempt::OutcomeUnknown,
         }
@@ -112,7 +128,12 @@ impl Node {
                 };
                 Box::pin(async move {
                     match outcome.await {
-                        Attempt::Applied(reply) => forward_response::Response::Reply(*reply),
+                        Attempt::Applied { reply, log_index } => {
+                            forward_response::Response::Applied(peer::Applied {
+                                reply: Some(*reply),
+                                log_index,
+                            })
+                        }
                         Attempt::NotProposed => node.not_leader(),
                         Attempt::OutcomeUnknown => {
                             forward_response::Response::OutcomeUnknown(proto::replicated::Empty {})

@@ -171,15 +171,15 @@ mod tests {
             &[5, 6, 7],
             150,
             false,
-            &[(&[5], 5, false), (&[6], 6, false), (&[7], 7, false)],
+            &[(&[5], 5, false), (&[6], 6, false), (&[7], 99, false)],
         );
-        check(&[5, 6, 7], 300, false, &[(&[5, 6], 6, false), (&[7], 7, false)]);
+        check(&[5, 6, 7], 300, false, &[(&[5, 6], 6, false), (&[7], 99, false)]);
         // The first is sent alone rather than the second cut.
         check(
             &[5, 6, 6, 7],
             300,
             false,
-            &[(&[5], 5, false), (&[6, 6], 6, false), (&[7], 7, false)],
+            &[(&[5], 5, false), (&[6, 6], 6, false), (&[7], 99, false)],
         );
     }
 
@@ -189,7 +189,7 @@ mod tests {
             &[5, 5, 5, 6],
             150,
             false,
-            &[(&[5, 5, 5], 5, false), (&[6], 6, false)],
+            &[(&[5, 5, 5], 5, false), (&[6], 99, false)],
         );
         check(
             &[5, 5, 5, 6],
@@ -199,20 +199,20 @@ mod tests {
                 (&[5], 5, true),
                 (&[5], 5, true),
                 (&[5], 5, false),
-                (&[6], 6, false),
+                (&[6], 99, false),
             ],
         );
         check(
             &[4, 5, 5, 5],
             300,
             true,
-            &[(&[4], 4, false), (&[5, 5], 5, true), (&[5], 5, false)],
+            &[(&[4], 4, false), (&[5, 5], 5, true), (&[5], 99, false)],
         );
         check(
             &[5, 5, 5],
             10,
             true,
-            &[(&[5], 5, true), (&[5], 5, true), (&[5], 5, false)],
+            &[(&[5], 5, true), (&[5], 5, true), (&[5], 99, false)],
         );
     }
 }

@@ -1,3 +1,5 @@
+//! A call captured from etcdctl 3.4, cut at every byte; and the real HTTP library behind it.
+
 use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};

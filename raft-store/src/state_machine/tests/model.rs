@@ -139,6 +139,8 @@ impl Model {
                 let at = self.revision() - below;
                 if at > self.revision() {
                     refusal = Some(Refusal::FutureRevision);
+                } else if at == 0 && self.compacted == 0 {
+                    // Nothing to remove, and nothing wrong with that.
                 } else if at <= self.compacted {
                     refusal = Some(Refusal::Compacted);
                 } else {
