@@ -25,7 +25,7 @@ pub(super) struct AuthService(pub(super) Arc<Api>);
 
 impl AuthService {
     fn refuse<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
-        self.0.admit(request.metadata(), Needs::Voter)?;
+        self.0.admit(request, Needs::Voter)?;
         Err(unimplemented(what))
     }
 }
@@ -40,7 +40,7 @@ macro_rules! refused {
                 request: Request<AuthStatusRequest>,
             ) -> Result<Response<AuthStatusResponse>, Status> {
                 let AuthService(api) = self;
-                api.admit(request.metadata(), Needs::Voter)?;
+                api.admit(&request, Needs::Voter)?;
                 // A store whose auth was never touched is at auth revision 1.
                 let header = api.header_now();
                 Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
@@ -50,7 +50,7 @@ macro_rules! refused {
                 &self,
                 request: Request<AuthenticateRequest>,
             ) -> Result<Response<AuthenticateResponse>, Status> {
-                self.0.admit(request.metadata(), Needs::Voter)?;
+                self.0.admit(&request, Needs::Voter)?;
                 Err(ApiError::AuthNotEnabled.into())
             }
 

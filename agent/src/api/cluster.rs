@@ -20,7 +20,7 @@ pub(super) struct ClusterService(pub(super) Arc<Api>);
 impl ClusterService {
     /// Admits a change of the membership, which cannot be made yet.
     fn refuse_change<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
-        self.0.admit(request.metadata(), Needs::Voter)?;
+        self.0.admit(request, Needs::Voter)?;
         Err(unimplemented(what))
     }
 }
@@ -53,7 +53,7 @@ impl Cluster for ClusterService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         let ClusterService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        api.admit(&request, Needs::Voter)?;
         if request.get_ref().linearizable {
             api.node.read_index().await.map_err(ApiError::from)?;
         }

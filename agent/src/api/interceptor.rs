@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 
 use crate::api::status::ApiError;
-use crate::node::RaftView;
+use crate::node::{Author, RaftView};
 
 /// What a call needs of the member that serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub(super) enum Needs {
 pub(super) struct Caller {
     /// The call, and a stream for as long as it lasts, must not be served without a leader.
     pub(super) requires_leader: bool,
+    author: Author,
+}
+
+impl Caller {
+    /// In whose name the call's proposals are made.
+    pub(super) fn author(&self) -> &Author {
+        &self.author
+    }
 }
 
 /// Admits a call.
@@ -36,7 +44,10 @@ pub(super) fn admit(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Re
     if requires_leader && view.leader == 0 {
         return Err(ApiError::NoLeader);
     }
-    Ok(Caller { requires_leader })
+    Ok(Caller {
+        requires_leader,
+        author: Author::default(),
+    })
 }
 
 /// Completes when there has been no leader for `patience`, or when the member has stopped.

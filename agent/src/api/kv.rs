@@ -28,7 +28,7 @@ impl Kv for KvService {
         } else {
             Needs::Voter
         };
-        api.admit(request.metadata(), needs)?;
+        api.admit(&request, needs)?;
         let request = request.into_inner();
         validate::range(&request)?;
         if !request.serializable {
@@ -45,11 +45,11 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let KvService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter)?;
         let request = request.into_inner();
         validate::put(&request)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
-        match api.propose(Op::Put(request)).await? {
+        match api.propose(&caller, Op::Put(request)).await? {
             (header, Outcome::Put(response)) => Ok(Response::new(PutResponse { header, ..response })),
             _ => Err(ApiError::UnexpectedReply.into()),
         }
@@ -60,11 +60,11 @@ impl Kv for KvService {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let KvService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter)?;
         let request = request.into_inner();
         validate::delete_range(&request)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
-        match api.propose(Op::DeleteRange(request)).await? {
+        match api.propose(&caller, Op::DeleteRange(request)).await? {
             (header, Outcome::DeleteRange(response)) => {
                 Ok(Response::new(DeleteRangeResponse { header, ..response }))
             }
@@ -76,11 +76,11 @@ impl Kv for KvService {
     /// meaning of a comparison.
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let KvService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter)?;
         let request = request.into_inner();
         validate::txn(&request, api.options.max_txn_ops)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
-        match api.propose(Op::Txn(request)).await? {
+        match api.propose(&caller, Op::Txn(request)).await? {
             (header, Outcome::Txn(mut response)) => {
                 let revision = header.map_or(0, |header| header.revision);
                 txn_headers::fill(&mut response.responses, revision);
@@ -95,8 +95,8 @@ impl Kv for KvService {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let KvService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
-        match api.propose(Op::Compact(request.into_inner())).await? {
+        let caller = api.admit(&request, Needs::Voter)?;
+        match api.propose(&caller, Op::Compact(request.into_inner())).await? {
             (header, Outcome::Compact(_)) => Ok(Response::new(CompactionResponse { header })),
             _ => Err(ApiError::UnexpectedReply.into()),
         }

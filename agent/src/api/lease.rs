@@ -33,13 +33,13 @@ impl Lease for LeaseService {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter)?;
         let mut request = request.into_inner();
         request.ttl = validate::lease_ttl_seconds(request.ttl, api.node.min_lease_ttl_seconds())?;
         if request.id == 0 {
             request.id = api.node.new_lease_id();
         }
-        match api.propose(Op::LeaseGrant(request)).await? {
+        match api.propose(&caller, Op::LeaseGrant(request)).await? {
             (header, Outcome::LeaseGrant(response)) => {
                 Ok(Response::new(LeaseGrantResponse { header, ..response }))
             }
@@ -52,8 +52,11 @@ impl Lease for LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
-        match api.propose(Op::LeaseRevoke(request.into_inner())).await? {
+        let caller = api.admit(&request, Needs::Voter)?;
+        match api
+            .propose(&caller, Op::LeaseRevoke(request.into_inner()))
+            .await?
+        {
             (header, Outcome::LeaseRevoke(_)) => Ok(Response::new(LeaseRevokeResponse { header })),
             _ => Err(ApiError::UnexpectedReply.into()),
         }
@@ -67,7 +70,7 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let LeaseService(api) = self;
-        let caller = api.admit(request.metadata(), Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter)?;
         let ending = {
             let api = api.clone();
             Box::pin(async move { api.stream_must_end(&caller).await })
@@ -88,7 +91,7 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        api.admit(&request, Needs::Voter)?;
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let ttl = match api.node.lease_time_to_live(id).await {
             Ok(ttl) => ttl,
@@ -124,7 +127,7 @@ impl Lease for LeaseService {
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(request.metadata(), Needs::Voter)?;
+        api.admit(&request, Needs::Voter)?;
         api.node.read_index().await.map_err(ApiError::from)?;
         let leases = api
             .node

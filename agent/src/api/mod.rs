@@ -36,7 +36,7 @@ use proto::etcdserverpb::watch_server::WatchServer;
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, reply};
-use tonic::metadata::MetadataMap;
+use tonic::Request;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -172,8 +172,8 @@ impl Api {
     }
 
     /// The first thing every call does.
-    fn admit(&self, metadata: &MetadataMap, needs: Needs) -> Result<Caller, ApiError> {
-        interceptor::admit(metadata, &self.view(), needs)
+    fn admit<T>(&self, request: &Request<T>, needs: Needs) -> Result<Caller, ApiError> {
+        interceptor::admit(request.metadata(), &self.view(), needs)
     }
 
     /// A header at the store's revision now.
@@ -185,10 +185,14 @@ impl Api {
         Some(self.headers.at(revision))
     }
 
-    /// Replicates `op` and returns apply's answer and the header it belongs to.
-    async fn propose(&self, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
+    /// Replicates `op` on behalf of `caller` and returns apply's answer and the header it belongs to.
+    async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
         let pending = self.metrics.proposal();
-        let reply = self.node.propose(op).await.inspect_err(|_| pending.failed())?;
+        let reply = self
+            .node
+            .propose_as(caller.author(), op)
+            .await
+            .inspect_err(|_| pending.failed())?;
         match reply.result {
             Some(reply::Result::Refused(refusal)) => {
                 Err(Refusal::try_from(refusal).unwrap_or(Refusal::Unspecified).into())

@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use bootstrap::{NodeOptions, NodeTasks, StartError};
+pub use propose::Author;
 pub use view::RaftView;
 
 /// openraft, as this project runs it.

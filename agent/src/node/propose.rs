@@ -27,21 +27,37 @@ enum Attempt {
     OutcomeUnknown,
 }
 
+/// In whose name a request is proposed. The default is the cluster itself, which may do everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    pub user: String,
+    /// At which the user's permissions were checked; apply checks again.
+    pub auth_revision: u64,
+}
+
 impl Node {
+    /// Replicates one request of the cluster's own. As for [`Node::propose_as`].
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn propose(&self, op: Op) -> Result<Reply, NodeError> {
+        self.propose_as(&Author::default(), op).await
+    }
+
     /// Replicates one request, through the leader wherever it is, and returns what apply answered. A refusal by
     /// apply is an `Ok` whose result is `Refused`.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub async fn propose(&self, op: Op) -> Result<Reply, NodeError> {
+    pub async fn propose_as(&self, author: &Author, op: Op) -> Result<Reply, NodeError> {
         let _place = self
             .inner
             .in_flight
             .try_acquire()
             .map_err(|_| NodeError::TooManyRequests)?;
         let request = Request {
-            user: String::new(),
-            auth_revision: 0,
+            user: author.user.clone(),
+            auth_revision: author.auth_revision,
             op: Some(op),
         };
         let command = Command(request.encode_to_vec().into());
@@ -63,11 +79,7 @@ impl Node {
                 Attempt::NotProposed
             };
             match attempt {
-                Attempt::Applied { reply, log_index } => {
-                    // By the leader: whoever asked here reads and watches here.
-                    self.inner.store.wait_applied(log_index).await;
-                    return Ok(*reply);
-                }
+                Attempt::Applied { reply, .. } => return Ok(*reply),
                 Attempt::OutcomeUnknown => return Err(NodeError::LeaderChanged),
                 Attempt::NotProposed => self.wait_for_leader(view).await,
             }
@@ -105,10 +117,14 @@ impl Node {
             Ok(forward_response::Response::Applied(peer::Applied {
                 reply: Some(reply),
                 log_index,
-            })) => Attempt::Applied {
-                reply: Box::new(reply),
-                log_index,
-            },
+            })) => {
+                // Applied by the leader: whoever asked here reads and watches here.
+                self.inner.store.wait_applied(log_index).await;
+                Attempt::Applied {
+                    reply: Box::new(reply),
+                    log_index,
+                }
+            }
             Ok(forward_response::Response::NotLeader(_)) | Err(ForwardError::NotSent) => Attempt::NotProposed,
             Ok(_) | Err(ForwardError::Lost) => Attempt::OutcomeUnknown,
         }
