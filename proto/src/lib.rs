@@ -1,10 +1,12 @@
-//! The wire. Generated code only, no logic.
+//! The wire. Generated code only, no logic; but what holds a secret does not show it.
 //!
 //! [`etcdserverpb`], [`mvccpb`], [`authpb`], [`v3lockpb`] and [`v3electionpb`] are wire-compatible with etcd
 //! v3. [`replicated`] is what the log holds and what apply answers; [`peer`] is what members say to each
 //! other. Every `bytes` field is [`bytes::Bytes`].
 
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
+
+mod redacted;
 
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -11,6 +11,7 @@
 //! `backend.rs` only.
 
 mod apply;
+pub mod auth;
 mod backend;
 pub mod convert;
 mod lease;

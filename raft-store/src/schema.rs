@@ -10,6 +10,9 @@
 //! | `l` lease id(8) | `etcdserverpb.LeaseTimeToLiveResponse`: its id, its granted and its remaining TTL |
 //! | `p` member id(8) | `replicated.PublishMember` |
 //! | `a` member id(8) alarm(4) | nothing |
+//! | `u` name | `replicated.AuthUser` |
+//! | `o` name | `authpb.Role` |
+//! | `m|auth` | `replicated.AuthSettings` |
 //! | `m|format` | [`FORMAT`] |
 //! | `m|applied` | `replicated.LogId` of the last applied entry |
 //! | `m|membership` | `replicated.StoredMembership` |
@@ -32,10 +35,14 @@ pub(crate) const META_MEMBERSHIP: &[u8] = b"m|membership";
 pub(crate) const META_REVISION: &[u8] = b"m|revision";
 pub(crate) const META_COMPACTED: &[u8] = b"m|compacted";
 
+pub(crate) const META_AUTH: &[u8] = b"m|auth";
+
 const RECORD: u8 = b'r';
 const LEASE: u8 = b'l';
 const MEMBER: u8 = b'p';
 const ALARM: u8 = b'a';
+const USER: u8 = b'u';
+const ROLE: u8 = b'o';
 
 const RECORD_KEY_BYTES: usize = 17;
 const CHUNK_KEY_BYTES: usize = 21;
@@ -130,6 +137,29 @@ pub(crate) fn parse_alarm(key: &[u8]) -> Option<(u64, i32)> {
         u64::from_be_bytes(*member_id),
         i32::from_be_bytes(rest.try_into().ok()?),
     ))
+}
+
+pub(crate) fn user(name: &str) -> Vec<u8> {
+    named(USER, name)
+}
+
+pub(crate) fn users() -> Range<Vec<u8>> {
+    whole(USER)
+}
+
+pub(crate) fn role(name: &str) -> Vec<u8> {
+    named(ROLE, name)
+}
+
+pub(crate) fn roles() -> Range<Vec<u8>> {
+    whole(ROLE)
+}
+
+fn named(prefix: u8, name: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + name.len());
+    key.push(prefix);
+    key.extend_from_slice(name.as_bytes());
+    key
 }
 
 fn numbered(prefix: u8, number: u64) -> Vec<u8> {

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prost::Message;
 use proto::replicated as wire;
 
+use crate::auth::{self, Auth};
 use crate::backend::{Backend, BackendError, Batch};
 use crate::convert;
 use crate::lease::Leases;
@@ -42,6 +44,7 @@ pub(crate) struct Published {
     pub(crate) leases: Leases,
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
+    pub(crate) auth: Arc<Auth>,
 }
 
 /// Member and alarm.
@@ -135,6 +138,7 @@ impl Published {
         for (member_id, alarm) in &self.alarms {
             entries.push((schema::alarm(*member_id, *alarm), Vec::new()));
         }
+        entries.extend(auth::entries(&self.auth));
         entries
     }
 }
@@ -211,6 +215,7 @@ fn load_published(backend: &Backend) -> Result<Published, BackendError> {
         leases: load_leases(backend)?,
         alarms: load_alarms(backend)?,
         members: load_members(backend)?,
+        auth: Arc::new(auth::load(backend)?),
     })
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::apply::Committed;
+use crate::auth::Auth;
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     /// The index of the last applied entry, `None` before the first.
     applied: watch::Sender<Option<u64>>,
     lease_changes: watch::Sender<u64>,
+    auth_changes: watch::Sender<u64>,
 }
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
@@ -187,6 +189,19 @@ impl Store {
         self.shared.lease_changes.subscribe()
     }
 
+    /// Users and roles as they are now.
+    #[must_use]
+    pub fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.shared.state().published.read().auth)
+    }
+
+    /// Receives every change of users, roles or of auth itself, after it is applied. The value counts changes; read
+    /// [`Store::auth`] on each.
+    #[must_use]
+    pub fn auth_changes(&self) -> watch::Receiver<u64> {
+        self.shared.auth_changes.subscribe()
+    }
+
     /// Alarms raised, ascending by member.
     #[must_use]
     pub fn alarms(&self) -> Vec<AlarmMember> {
@@ -284,6 +299,7 @@ impl Shared {
                 hub,
                 applied: watch::Sender::new(applied),
                 lease_changes: watch::Sender::new(0),
+                auth_changes: watch::Sender::new(0),
             }
         });
         (shared, writer.expect("set by the closure, which has run"))
@@ -305,12 +321,18 @@ impl Shared {
         if committed.leases_changed {
             self.lease_changes.send_modify(|changes| *changes += 1);
         }
+        if committed.auth_changed {
+            self.auth_changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     /// Puts another state in service. Returns the former one.
     pub(crate) fn replace(&self, state: Arc<State>) -> Arc<State> {
         let former = std::mem::replace(&mut *self.state.write(), state);
-        self.applied(Committed { leases_changed: true });
+        self.applied(Committed {
+            leases_changed: true,
+            auth_changed: true,
+        });
         former
     }
 }

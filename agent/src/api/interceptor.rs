@@ -1,15 +1,31 @@
 //! Who calls, and whether this member may serve the call now.
 //!
-//! Every RPC passes [`admit`] first: it is the one place where callers will be authorised. It must not look into
-//! the request itself: that is `validate`'s.
+//! Every RPC passes [`Api::admit`] first, and says what it [`Needs`]: the least is a user, so that a call which says
+//! nothing special is never served to a stranger. What a user may do with which keys is decided where keys are
+//! touched: by apply for what is replicated, by [`Api::authorised`] for what is read here, and by a watch stream for
+//! each watch. It must not look at the shape of a request: that is `validate`'s.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Extensions;
+use raft_store::auth::{Auth, Permissions};
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 
-use crate::api::status::ApiError;
+use super::Api;
+use super::status::ApiError;
+use super::tokens::Rejected;
 use crate::node::{Author, RaftView};
+
+/// How often a read starts again because users or roles changed under it.
+const READ_ATTEMPTS: usize = 5;
+
+/// Whom a client's certificate names. The TLS listener puts it into the extensions of a request; nothing else may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub common_name: String,
+}
 
 /// What a call needs, of the caller and of the member that serves it. The least that a call may need of its caller
 /// is a name: whoever needs none says so.
@@ -33,14 +49,71 @@ impl Needs {
     fn a_voter(self) -> bool {
         matches!(self, Needs::Voter | Needs::Root | Needs::Anyone)
     }
+
+    fn root(self) -> bool {
+        matches!(self, Needs::Root | Needs::RootAtAnyMember)
+    }
 }
 
-/// The caller, as far as it says who it is. Until auth is on, whatever it says is accepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a call says of who asks. Nothing of it is verified.
+#[derive(Clone, Default)]
+pub(super) struct Credentials {
+    token: Option<Arc<str>>,
+    common_name: Option<Arc<str>>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("common_name", &self.common_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// A token counts before a certificate, even where it turns out to be bad.
+    fn of(metadata: &MetadataMap, extensions: &Extensions) -> Credentials {
+        let token = ["token", "authorization"]
+            .iter()
+            .find_map(|name| metadata.get(*name))
+            .map(|value| value.to_str().unwrap_or_default());
+        Credentials {
+            token: token.map(|token| without_scheme(token).into()),
+            common_name: extensions
+                .get::<ClientCertificate>()
+                .map(|certificate| certificate.common_name.as_str())
+                .filter(|name| !name.is_empty())
+                .map(Into::into),
+        }
+    }
+}
+
+/// `Bearer TOKEN`, as generic HTTP clients write it, or the token alone, as etcd's do.
+fn without_scheme(value: &str) -> &str {
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        _ => value,
+    }
+}
+
+/// A user who has proved to be one, and the auth revision that made it or its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) user: String,
+    pub(super) changed_revision: u64,
+    /// What the proof is good for: the current auth revision, or the one that a JWT was made at.
+    pub(super) auth_revision: u64,
+}
+
+/// The caller of an admitted call.
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// The call, and a stream for as long as it lasts, must not be served without a leader.
     pub(super) requires_leader: bool,
     author: Author,
+    /// `None`: auth is off, or the call needed nobody in particular.
+    identity: Option<Arc<Identity>>,
+    credentials: Credentials,
 }
 
 impl Caller {
@@ -50,8 +123,8 @@ impl Caller {
     }
 }
 
-/// Admits a call.
-pub(super) fn admit(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Result<Caller, ApiError> {
+/// What can be said of a call without knowing who calls.
+fn arrive(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Result<bool, ApiError> {
     let requires_leader = metadata.get("hasleader").is_some_and(|value| value == "true");
     if view.is_learner && needs.a_voter() {
         return Err(ApiError::NotSupportedForLearner);
@@ -59,10 +132,184 @@ pub(super) fn admit(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Re
     if requires_leader && view.leader == 0 {
         return Err(ApiError::NoLeader);
     }
-    Ok(Caller {
-        requires_leader,
-        author: Author::default(),
-    })
+    Ok(requires_leader)
+}
+
+impl Api {
+    /// The first thing every call does. The future does not keep the request.
+    pub(super) fn admit<'a, T>(
+        &'a self,
+        request: &tonic::Request<T>,
+        needs: Needs,
+    ) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<'a, T> {
+        let arrived = arrive(request.metadata(), &self.view(), needs);
+        let credentials = Credentials::of(request.metadata(), request.extensions());
+        async move {
+            let requires_leader = arrived?;
+            let identity = match needs {
+                Needs::Anyone => None,
+                _ => self.identify(&credentials).await?,
+            };
+            let auth = self.node.store().auth();
+            if let Some(identity) = &identity {
+                let permissions = auth.permissions(&identity.user);
+                // A certificate may name somebody who is no user.
+                let permissions = permissions.ok_or(ApiError::PermissionDenied)?;
+                if needs.root() && !permissions.is_root() {
+                    return Err(ApiError::PermissionDenied);
+                }
+            }
+            Ok(Caller {
+                requires_leader,
+                author: author(identity.as_deref(), &auth),
+                identity: identity.map(Arc::new),
+                credentials,
+            })
+        }
+    }
+
+    /// Who asks; `None` while auth is off.
+    async fn identify(&self, credentials: &Credentials) -> Result<Option<Identity>, ApiError> {
+        match self.identify_here(credentials) {
+            Err(Rejected::Newer) => {
+                // Another member knows more of this user: catch up with it.
+                self.node.read_index().await?;
+                self.identify_here(credentials)
+                    .map_err(|_| ApiError::InvalidAuthToken)
+            }
+            Err(Rejected::Nobody) => Err(ApiError::UserEmpty),
+            Err(Rejected::Invalid) => Err(ApiError::InvalidAuthToken),
+            Ok(identity) => Ok(identity),
+        }
+    }
+
+    fn identify_here(&self, credentials: &Credentials) -> Result<Option<Identity>, Rejected> {
+        let auth = self.node.store().auth();
+        if !auth.is_enabled() {
+            return Ok(None);
+        }
+        match (&credentials.token, &credentials.common_name) {
+            (Some(token), _) => self.tokens.verify(token, &auth).map(Some),
+            (None, Some(user)) => Ok(Some(Identity {
+                user: user.to_string(),
+                changed_revision: auth.user(user).map_or(0, |user| user.changed_revision()),
+                auth_revision: auth.revision(),
+            })),
+            (None, None) => Err(Rejected::Nobody),
+        }
+    }
+
+    /// The caller again, after users or roles changed: in whose name to propose now.
+    pub(super) async fn author_again(&self, caller: &Caller) -> Result<Author, ApiError> {
+        let identity = self.identify(&caller.credentials).await?;
+        Ok(author(identity.as_ref(), &self.node.store().auth()))
+    }
+
+    /// Reads what the caller may read. Users and roles are the same before and after the read: an answer never
+    /// shows what was forbidden by then.
+    pub(super) async fn authorised<R, F>(
+        &self,
+        caller: &Caller,
+        allowed: impl Fn(&Permissions) -> bool + Send + Sync,
+        read: impl Fn() -> F + Send + Sync,
+    ) -> Result<R, ApiError>
+    where
+        F: Future<Output = Result<R, ApiError>> + Send,
+        R: Send,
+    {
+        for _ in 0..READ_ATTEMPTS {
+            let auth = self.node.store().auth();
+            if auth.is_enabled() {
+                let identity = self.identify(&caller.credentials).await?;
+                let identity = identity.ok_or(ApiError::AuthOldRevision)?;
+                if identity.auth_revision < auth.revision() {
+                    return Err(ApiError::AuthOldRevision);
+                }
+                let permissions = auth.permissions(&identity.user);
+                if !permissions.is_some_and(|permissions| allowed(&permissions)) {
+                    return Err(ApiError::PermissionDenied);
+                }
+            }
+            let answer = read().await;
+            if Arc::ptr_eq(&auth, &self.node.store().auth()) {
+                return answer;
+            }
+        }
+        Err(ApiError::AuthOldRevision)
+    }
+
+    /// Whether a stream's caller is still who it was, whatever became of its token meanwhile: a stream outlives it.
+    pub(super) fn still_known(&self, caller: &Caller) -> Result<(), ApiError> {
+        let auth = self.node.store().auth();
+        match &caller.identity {
+            _ if !auth.is_enabled() => Ok(()),
+            None => Err(ApiError::UserEmpty),
+            Some(identity) => known(identity, &auth),
+        }
+    }
+
+    /// Who opens a watch, if it may see all of the keys.
+    pub(super) async fn admit_watch(
+        &self,
+        caller: &Caller,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> Result<Option<Arc<Identity>>, ApiError> {
+        let identity = self.identify(&caller.credentials).await?.map(Arc::new);
+        self.may_watch(caller, identity.as_ref(), key, range_end)?;
+        Ok(identity)
+    }
+
+    /// Whether a watch that `identity` opened is still allowed. One that was opened while auth was off is its
+    /// stream's caller's.
+    pub(super) fn may_watch(
+        &self,
+        caller: &Caller,
+        identity: Option<&Arc<Identity>>,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> Result<(), ApiError> {
+        let auth = self.node.store().auth();
+        if !auth.is_enabled() {
+            return Ok(());
+        }
+        let late;
+        let identity = match identity {
+            Some(identity) => identity.as_ref(),
+            None => match self.identify_here(&caller.credentials) {
+                Ok(Some(identity)) => {
+                    late = identity;
+                    &late
+                }
+                Ok(None) => return Ok(()),
+                Err(Rejected::Nobody) => return Err(ApiError::UserEmpty),
+                Err(_) => return Err(ApiError::InvalidAuthToken),
+            },
+        };
+        known(identity, &auth)?;
+        let permissions = auth.permissions(&identity.user);
+        if permissions.is_some_and(|permissions| permissions.may_read(key, range_end)) {
+            Ok(())
+        } else {
+            Err(ApiError::PermissionDenied)
+        }
+    }
+}
+
+/// Not deleted, and with no other password than it proved itself with.
+fn known(identity: &Identity, auth: &Auth) -> Result<(), ApiError> {
+    match auth.user(&identity.user) {
+        Some(user) if user.changed_revision() == identity.changed_revision => Ok(()),
+        Some(_) => Err(ApiError::InvalidAuthToken),
+        None => Err(ApiError::PermissionDenied),
+    }
+}
+
+fn author(identity: Option<&Identity>, auth: &Auth) -> Author {
+    match identity {
+        Some(identity) => Author::client(identity.user.clone(), identity.auth_revision),
+        None => Author::client(String::new(), auth.revision()),
+    }
 }
 
 /// Completes when there has been no leader for `patience`, or when the member has stopped.
@@ -113,9 +360,44 @@ mod tests {
             if let Some(value) = has_leader {
                 metadata.insert("hasleader", value.parse().unwrap());
             }
-            let admitted = admit(&metadata, &view, needs).map(|caller| caller.requires_leader);
-            assert_eq!(admitted, expected, "{has_leader:?} {view:?} {needs:?}");
+            let arrived = arrive(&metadata, &view, needs);
+            assert_eq!(arrived, expected, "{has_leader:?} {view:?} {needs:?}");
         }
+    }
+
+    #[test]
+    fn what_a_call_says_of_who_asks() {
+        let certificate = ClientCertificate {
+            common_name: "cn".to_owned(),
+        };
+        let said = |pairs: &[(&'static str, &str)], certificate: Option<&ClientCertificate>| {
+            let mut metadata = MetadataMap::new();
+            for (name, value) in pairs {
+                metadata.insert(*name, value.parse().unwrap());
+            }
+            let mut extensions = Extensions::new();
+            if let Some(certificate) = certificate {
+                extensions.insert(certificate.clone());
+            }
+            let credentials = Credentials::of(&metadata, &extensions);
+            assert!(!format!("{credentials:?}").contains("secret"));
+            (
+                credentials.token.as_deref().map(str::to_owned),
+                credentials.common_name.as_deref().map(str::to_owned),
+            )
+        };
+        let token = Some("secret".to_owned());
+        assert_eq!(said(&[], None), (None, None));
+        assert_eq!(said(&[("token", "secret")], None).0, token);
+        assert_eq!(said(&[("authorization", "secret")], None).0, token);
+        assert_eq!(said(&[("authorization", "Bearer secret")], None).0, token);
+        assert_eq!(said(&[("authorization", "bearer  secret")], None).0, token);
+        assert_eq!(
+            said(&[("authorization", "x"), ("token", "secret")], None).0,
+            token
+        );
+        assert_eq!(said(&[], Some(&certificate)), (None, Some("cn".to_owned())));
+        assert_eq!(said(&[("token", "")], Some(&certificate)).0, Some(String::new()));
     }
 
     #[tokio::test(start_paused = true)]

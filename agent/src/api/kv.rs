@@ -10,6 +10,7 @@ use proto::etcdserverpb::{
 };
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
+use raft_store::auth::Permissions;
 use tonic::{Request, Response, Status};
 
 use super::interceptor::Needs;
@@ -28,13 +29,15 @@ impl Kv for KvService {
         } else {
             Needs::Voter
         };
-        api.admit(&request, needs).await?;
+        let caller = api.admit(&request, needs).await?;
         let request = request.into_inner();
         validate::range(&request)?;
         if !request.serializable {
             api.node.read_index().await.map_err(ApiError::from)?;
         }
-        let found = api.node.store().range(&request).map_err(ApiError::from)?;
+        let allowed = |permissions: &Permissions| permissions.may_read(&request.key, &request.range_end);
+        let read = || std::future::ready(api.node.store().range(&request).map_err(ApiError::from));
+        let found = api.authorised(&caller, allowed, read).await?;
         Ok(Response::new(RangeResponse {
             header: api.header_at(found.revision),
             kvs: found.kvs,

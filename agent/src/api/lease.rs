@@ -17,9 +17,10 @@ use proto::etcdserverpb::{
 };
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
+use raft_store::auth::Permissions;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::interceptor::Needs;
+use super::interceptor::{Caller, Needs};
 use super::status::{self, ApiError};
 use super::{Api, validate};
 
@@ -72,11 +73,12 @@ impl Lease for LeaseService {
         let LeaseService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
         let ending = {
-            let api = api.clone();
+            let (api, caller) = (api.clone(), caller.clone());
             Box::pin(async move { api.stream_must_end(&caller).await })
         };
         let renewals = KeepAlive {
             api: api.clone(),
+            caller,
             requests: request.into_inner(),
             ending,
         };
@@ -91,7 +93,7 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let ttl = match api.node.lease_time_to_live(id).await {
             Ok(ttl) => ttl,
@@ -103,13 +105,27 @@ impl Lease for LeaseService {
         // The leader knows the time, this member the keys: it must not be behind what the leader answered.
         api.node.read_index().await.map_err(ApiError::from)?;
         let store = api.node.store();
+        // The keys themselves tell what their names are: all must be the caller's to read.
+        let allowed = |permissions: &Permissions| {
+            permissions.is_root()
+                || store
+                    .lease_keys(id)
+                    .iter()
+                    .all(|key| permissions.may_read(key, b""))
+        };
+        let keys = if keys {
+            let read = || std::future::ready(Ok(store.lease_keys(id)));
+            api.authorised(&caller, allowed, read).await?
+        } else {
+            Vec::new()
+        };
         let response = match store.lease(id) {
             Some(lease) if ttl >= 0 => LeaseTimeToLiveResponse {
                 header: api.header_now(),
                 id,
                 ttl,
                 granted_ttl: lease.granted_ttl_seconds,
-                keys: if keys { store.lease_keys(id) } else { Vec::new() },
+                keys,
             },
             _ => LeaseTimeToLiveResponse {
                 header: api.header_now(),
@@ -146,6 +162,7 @@ impl Lease for LeaseService {
 /// One client's stream of renewals, answered in order.
 struct KeepAlive {
     api: Arc<Api>,
+    caller: Caller,
     requests: Streaming<LeaseKeepAliveRequest>,
     ending: BoxFuture<'static, ApiError>,
 }
@@ -162,6 +179,7 @@ impl KeepAlive {
             let Some(LeaseKeepAliveRequest { id }) = request else {
                 return Ok(None);
             };
+            self.api.still_known(&self.caller)?;
             // A lease that is gone is an answer, and the stream goes on for the others.
             let ttl = match self.api.node.lease_keep_alive(id).await.map_err(ApiError::from) {
                 Ok(ttl) => ttl,

@@ -111,7 +111,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
+        api.admit(&request, Needs::Root).await?;
         let hashed = hash_kv(api, request.get_ref().revision).await?;
         Ok(Response::new(HashKvResponse {
             header: api.header_now(),

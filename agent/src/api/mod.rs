@@ -17,7 +17,9 @@ mod kv;
 mod lease;
 mod maintenance;
 mod observe;
+mod passwords;
 mod status;
+mod tokens;
 mod txn_headers;
 mod validate;
 mod watch;
@@ -35,8 +37,7 @@ use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
-use proto::replicated::{Refusal, reply};
-use tonic::Request;
+use proto::replicated::{Refusal, Reply, reply};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -44,8 +45,13 @@ use crate::node::{Node, RaftView};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use header::Headers;
-use interceptor::{Caller, Needs};
+use interceptor::Caller;
+use passwords::Passwords;
 use status::ApiError;
+use tokens::Tokens;
+
+pub use interceptor::ClientCertificate;
+pub use tokens::{JwtOptions, JwtOptionsError, TokenOptions};
 
 /// The version of etcd whose behaviour clients find here. Purely numeric: Patroni and kube-apiserver parse it.
 pub const ETCD_VERSION: &str = "3.5.21";
@@ -69,6 +75,10 @@ pub struct ApiOptions {
     pub max_watches_per_stream: usize,
     /// As configured for the store; 0: none. Only reported.
     pub quota_bytes: u64,
+    /// What clients that have logged in show instead of their password.
+    pub tokens: TokenOptions,
+    /// How much work bcrypt makes of a password: 2 to the power of this.
+    pub bcrypt_cost: u32,
 }
 
 impl Default for ApiOptions {
@@ -79,6 +89,10 @@ impl Default for ApiOptions {
             progress_notify_interval: Duration::from_secs(600),
             max_watches_per_stream: 65_536,
             quota_bytes: 0,
+            tokens: TokenOptions::Simple {
+                ttl: Duration::from_secs(300),
+            },
+            bcrypt_cost: 10,
         }
     }
 }
@@ -146,6 +160,8 @@ struct Api {
     metrics: Metrics,
     shutdown: Shutdown,
     headers: Headers,
+    tokens: Tokens,
+    passwords: Passwords,
 }
 
 impl Api {
@@ -159,26 +175,18 @@ impl Api {
         } = context;
         Api {
             node,
-            options,
             metrics,
             shutdown,
             headers,
+            tokens: Tokens::new(&options.tokens),
+            passwords: Passwords::new(options.bcrypt_cost),
+            options,
         }
     }
 
     /// What this member sees of its group now.
     fn view(&self) -> RaftView {
         self.headers.view()
-    }
-
-    /// The first thing every call does. The future does not keep the request.
-    fn admit<'a, T>(
-        &'a self,
-        request: &Request<T>,
-        needs: Needs,
-    ) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<'a, T> {
-        let admitted = interceptor::admit(request.metadata(), &self.view(), needs);
-        async move { admitted }
     }
 
     /// A header at the store's revision now.
@@ -194,8 +202,7 @@ impl Api {
     async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
         let pending = self.metrics.proposal();
         let reply = self
-            .node
-            .propose_as(caller.author(), op)
+            .replicate(caller, op)
             .await
             .inspect_err(|_| pending.failed())?;
         match reply.result {
@@ -205,6 +212,27 @@ impl Api {
             Some(outcome) => Ok((self.header_at(reply.revision), outcome)),
             None => Err(ApiError::UnexpectedReply),
         }
+    }
+
+    /// A proposal that was overtaken by a change of users or roles is checked and made again: it had no effect.
+    async fn replicate(&self, caller: &Caller, op: Op) -> Result<Reply, ApiError> {
+        const ATTEMPTS: usize = 5;
+        let mut author = caller.author().clone();
+        let again = (!author.user().is_empty()).then(|| op.clone());
+        let mut reply = self.node.propose_as(&author, op).await?;
+        for _ in 1..ATTEMPTS {
+            let overtaken = Some(reply::Result::Refused(Refusal::AuthOldRevision.into()));
+            let (Some(op), true) = (&again, reply.result == overtaken) else {
+                break;
+            };
+            let now = self.author_again(caller).await?;
+            if now == author {
+                break;
+            }
+            author = now;
+            reply = self.node.propose_as(&author, op.clone()).await?;
+        }
+        Ok(reply)
     }
 
     /// Completes when a stream must end although its client goes on, and says why.

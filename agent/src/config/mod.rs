@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
+use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::identity::{InitialCluster, InitialClusterError};
 
 pub use file::{ConfigFileError, arguments_from_file};
@@ -89,6 +90,25 @@ pub struct RunArgs {
     #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     pub watch_progress_notify_interval: u64,
+
+    /// How logins are remembered: "simple", or
+    /// "jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m"
+    #[arg(
+        long,
+        env = "AGENT_AUTH_TOKEN",
+        value_name = "KIND",
+        default_value = "simple",
+        help_heading = "Auth"
+    )]
+    pub auth_token: String,
+    /// How long a simple token lives after it was last seen
+    #[arg(long, env = "AGENT_AUTH_TOKEN_TTL", value_name = "SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(1..), help_heading = "Auth")]
+    pub auth_token_ttl: u64,
+    /// How much work it is to try a password: each step doubles it
+    #[arg(long, env = "AGENT_BCRYPT_COST", value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(4..=31), help_heading = "Auth")]
+    pub bcrypt_cost: u32,
 
     /// Where the other members reach this one
     #[arg(
@@ -219,6 +239,10 @@ pub enum ConfigError {
         "--name {0:?} must be 1 to 63 letters, digits, dots or hyphens: it is the host's name in documents and keys"
     )]
     Name(String),
+    #[error("--auth-token {0:?}: \"simple\", or \"jwt,...\"")]
+    AuthToken(String),
+    #[error("--auth-token jwt: {0}")]
+    Jwt(#[from] JwtOptionsError),
 }
 
 /// etcd's, where the flag says 0.
@@ -291,8 +315,20 @@ impl RunArgs {
             },
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
             election_timeout: Duration::from_millis(self.election_timeout),
+            tokens: self.tokens()?,
             args: self.clone(),
         })
+    }
+
+    fn tokens(&self) -> Result<TokenOptions, ConfigError> {
+        let mut parts = self.auth_token.split(',');
+        match parts.next() {
+            Some("simple") if parts.next().is_none() => Ok(TokenOptions::Simple {
+                ttl: Duration::from_secs(self.auth_token_ttl),
+            }),
+            Some("jwt") => Ok(TokenOptions::Jwt(JwtOptions::parse(parts)?)),
+            _ => Err(ConfigError::AuthToken(self.auth_token.clone())),
+        }
     }
 
     fn listeners(&self, flag: &'static str, urls: &[String]) -> Result<Vec<ListenUrl>, ConfigError> {
@@ -326,6 +362,7 @@ pub struct RunConfig {
     pub quota_bytes: u64,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    pub tokens: TokenOptions,
     /// The rest, as given.
     pub args: RunArgs,
 }
@@ -361,6 +398,8 @@ mod tests {
         let error = |flags: &[&str]| check(flags).unwrap_err();
         assert!(error(&["--listen-client-urls", "http://0.0.0.0:2379"]).contains("--allow-plaintext"));
         assert!(error(&["--listen-peer-urls", "127.0.0.1:2380"]).starts_with("--listen-peer-urls:"));
+        assert!(error(&["--auth-token", "magic"]).starts_with("--auth-token \"magic\""));
+        assert!(error(&["--auth-token", "jwt,sign-method=x"]).starts_with("--auth-token jwt: sign-method=x"));
         assert!(error(&["--name", "a/b"]).starts_with("--name \"a/b\""));
         assert!(
             error(&["--name", "x", "--initial-cluster", "ovh=http://127.0.0.1:1"])

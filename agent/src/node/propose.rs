@@ -27,12 +27,39 @@ enum Attempt {
     OutcomeUnknown,
 }
 
-/// In whose name a request is proposed. The default is the cluster itself, which may do everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// In whose name a request is proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Author {
-    pub user: String,
-    /// At which the user's permissions were checked; apply checks again.
-    pub auth_revision: u64,
+    user: String,
+    auth_revision: u64,
+}
+
+impl Author {
+    /// The cluster itself, which may do everything.
+    pub const CLUSTER: Author = Author {
+        user: String::new(),
+        auth_revision: 0,
+    };
+
+    /// A client; without a name where auth is off. `auth_revision` is the one at which it was checked: apply checks
+    /// again. A client is never taken for the cluster, which has no revision.
+    #[must_use]
+    pub fn client(user: String, auth_revision: u64) -> Author {
+        Author {
+            user,
+            auth_revision: auth_revision.max(1),
+        }
+    }
+
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    #[must_use]
+    pub fn auth_revision(&self) -> u64 {
+        self.auth_revision
+    }
 }
 
 impl Node {
@@ -41,7 +68,7 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub async fn propose(&self, op: Op) -> Result<Reply, NodeError> {
-        self.propose_as(&Author::default(), op).await
+        self.propose_as(&Author::CLUSTER, op).await
     }
 
     /// Replicates one request, through the leader wherever it is, and returns what apply answered. A refusal by

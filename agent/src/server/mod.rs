@@ -200,6 +200,8 @@ fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiConte
             max_txn_ops: config.args.max_txn_ops,
             progress_notify_interval: Duration::from_secs(config.args.watch_progress_notify_interval),
             quota_bytes: config.quota_bytes,
+            tokens: config.tokens.clone(),
+            bcrypt_cost: config.args.bcrypt_cost,
             ..ApiOptions::default()
         },
         shutdown.clone(),

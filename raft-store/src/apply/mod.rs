@@ -9,6 +9,7 @@
 //! [`Applier::commit`] writes them in one batch with the applied id, then publishes them to readers.
 
 mod admin;
+mod auth;
 mod kv;
 mod lease;
 mod txn;
@@ -21,6 +22,7 @@ use proto::etcdserverpb::{AlarmType, CompactionResponse, RequestOp, TxnRequest, 
 use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
 
 use self::lease::LeaseWriter;
+use crate::auth::Auth;
 use crate::backend::{BackendError, Batch};
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
@@ -52,6 +54,7 @@ impl ApplyError {
 pub(crate) struct Committed {
     /// Leases came or went.
     pub(crate) leases_changed: bool,
+    pub(crate) auth_changed: bool,
 }
 
 /// The writer of the state, with all that apply decides by.
@@ -62,6 +65,7 @@ pub(crate) struct Applier {
     leases: LeaseWriter,
     alarms: Alarms,
     members: Members,
+    auth: Arc<Auth>,
     applied: Option<LogId>,
     membership: StoredMembership,
     quota_bytes: u64,
@@ -78,6 +82,7 @@ impl Applier {
             leases: LeaseWriter::new(published.leases),
             alarms: published.alarms,
             members: published.members,
+            auth: published.auth,
             applied: published.applied,
             membership: published.membership,
             quota_bytes,
@@ -127,6 +132,7 @@ impl Applier {
         self.state.backend.write(std::mem::take(&mut self.batch))?;
 
         let lease_changes = self.leases.take_changes();
+        let auth_changed;
         let compacted = {
             let mut published = self.state.published.write();
             let compacted = self.writer.compacted() > published.compacted;
@@ -146,6 +152,10 @@ impl Applier {
             if published.members != self.members {
                 published.members = self.members.clone();
             }
+            auth_changed = !Arc::ptr_eq(&published.auth, &self.auth);
+            if auth_changed {
+                published.auth = Arc::clone(&self.auth);
+            }
             compacted
         };
         for (revision, events) in self.writer.take_events() {
@@ -156,25 +166,35 @@ impl Applier {
         }
         Ok(Committed {
             leases_changed: lease_changes.iter().any(lease::changes_the_set),
+            auth_changed,
         })
     }
 
     fn apply_command(&mut self, command: &Command) -> Result<reply::Result, BackendError> {
         // An undecodable request comes from a newer member: every member of this version answers the same.
-        let op = Request::decode(command.0.clone())
-            .ok()
-            .and_then(|request| request.op);
-        let result = match op {
-            Some(op) => self
-                .forbids(&op)
-                .map_or_else(|| self.apply_op(op), |refusal| Err(ApplyError::Refused(refusal))),
-            None => Err(ApplyError::Refused(Refusal::UnknownRequest)),
+        let result = match Request::decode(command.0.clone()) {
+            Ok(Request {
+                user,
+                auth_revision,
+                op: Some(op),
+            }) => match self.permits(&user, auth_revision, &op) {
+                Ok(()) => self.apply_op(op),
+                Err(refusal) => Err(ApplyError::Refused(refusal)),
+            },
+            _ => Err(ApplyError::Refused(Refusal::UnknownRequest)),
         };
         match result {
             Ok(result) => Ok(result),
             Err(ApplyError::Refused(refusal)) => Ok(reply::Result::Refused(refusal.into())),
             Err(ApplyError::Failed(error)) => Err(error),
         }
+    }
+
+    /// Whether a request may be applied at all: who asks is checked at its own position in the log.
+    fn permits(&self, user: &str, auth_revision: u64, op: &Op) -> Result<(), Refusal> {
+        self.auth
+            .authorise(user, auth_revision, op, self.leases.table())?;
+        self.forbids(op).map_or(Ok(()), Err)
     }
 
     /// The one match on the replicated request.
@@ -195,6 +215,7 @@ impl Applier {
             }
             Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request))),
             Op::PublishMember(request) => Ok(reply::Result::PublishMember(self.publish_member(request))),
+            Op::Auth(change) => self.change_auth(change).map(reply::Result::Auth),
         }
     }
 

@@ -129,6 +129,11 @@ impl Leases {
             .unwrap_or_default()
     }
 
+    /// Ascending; none where there is no such lease.
+    pub(crate) fn keys_on(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    }
+
     /// Ascending by id.
     pub(crate) fn all(&self) -> Vec<LeaseInfo> {
         self.leases.iter().map(|(id, lease)| info(*id, lease)).collect()

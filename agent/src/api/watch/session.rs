@@ -13,6 +13,7 @@ use raft_store::watch::{WatchOptions, WatchOutput};
 use tokio::sync::Notify;
 
 use super::split::split;
+use crate::api::interceptor::Identity;
 use crate::api::status::ApiError;
 
 /// The id in answers that are about no watch, or about all of them.
@@ -48,6 +49,11 @@ struct Watch {
     fragment: bool,
     notices: Notices,
     nudge: Arc<Notify>,
+    /// As the hub was asked for.
+    key: Bytes,
+    range_end: Bytes,
+    /// Who opened it; `None`: auth was off.
+    opened_by: Option<Arc<Identity>>,
 }
 
 /// Whether a watch is told how far it is.
@@ -94,10 +100,54 @@ impl Session {
         self.watches.len()
     }
 
+    /// The answer to a watch that the client may not open.
+    pub(super) fn denied(error: ApiError, revision: i64) -> WatchResponse {
+        WatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: error.as_go_prints(),
+            ..answer(NO_WATCH, revision)
+        }
+    }
+
+    /// The keys that a request is about.
+    pub(super) fn asked_keys(request: &WatchCreateRequest) -> (Bytes, Bytes) {
+        // The smallest key there is stands for the empty one, which is none.
+        let key = if request.key.is_empty() {
+            Bytes::from_static(b"\0")
+        } else {
+            request.key.clone()
+        };
+        (key, request.range_end.clone())
+    }
+
+    /// Ends the watches that are no longer allowed.
+    pub(super) fn revoke(
+        &mut self,
+        allowed: impl Fn(Option<&Arc<Identity>>, &[u8], &[u8]) -> Result<(), ApiError>,
+        revision: i64,
+    ) -> Vec<WatchResponse> {
+        let mut ended = Vec::new();
+        self.watches.retain(|id, watch| {
+            let Err(error) = allowed(watch.opened_by.as_ref(), &watch.key, &watch.range_end) else {
+                return true;
+            };
+            watch.nudge.notify_one();
+            ended.push(WatchResponse {
+                canceled: true,
+                cancel_reason: error.as_go_prints(),
+                ..answer(*id, revision)
+            });
+            false
+        });
+        ended
+    }
+
     /// Takes up a watch, or says why not. `revision` is the store's.
     pub(super) fn create(
         &mut self,
         request: WatchCreateRequest,
+        opened_by: Option<Arc<Identity>>,
         revision: i64,
     ) -> Result<Opened, Box<WatchResponse>> {
         let refused = |reason: &str| {
@@ -108,13 +158,7 @@ impl Session {
                 ..answer(NO_WATCH, revision)
             })
         };
-        // The smallest key there is stands for the empty one, which is none.
-        let key = if request.key.is_empty() {
-            Bytes::from_static(b"\0")
-        } else {
-            request.key
-        };
-        let range_end = request.range_end;
+        let (key, range_end) = Session::asked_keys(&request);
         let to_the_last_key = range_end.as_ref() == b"\0";
         if !range_end.is_empty() && !to_the_last_key && key >= range_end {
             return Err(refused("mvcc: watcher range is empty"));
@@ -153,6 +197,9 @@ impl Session {
                 Notices::NotAsked
             },
             nudge: nudge.clone(),
+            key: options.key.clone(),
+            range_end: options.range_end.clone(),
+            opened_by,
         };
         self.watches.insert(id, watch);
         Ok(Opened {
@@ -359,7 +406,7 @@ mod tests {
                 ..on("k", "")
             };
             session
-                .create(request, 9)
+                .create(request, None, 9)
                 .map(|opened| opened.ticket.id)
                 .map_err(|refused| refused.cancel_reason)
         };
@@ -375,7 +422,7 @@ mod tests {
         assert_eq!(open(0), Err("etcdserver: too many watches on one stream".into()));
         // Chosen ids are not used again, asked-for ones may be.
         assert!(session.cancel(0, 9).is_some());
-        assert_eq!(session.create(on("k", ""), 9).unwrap().ticket.id, 4);
+        assert_eq!(session.create(on("k", ""), None, 9).unwrap().ticket.id, 4);
         assert!(session.cancel(7, 9).is_some());
         let again = session.create(
             WatchCreateRequest {
@@ -408,7 +455,7 @@ mod tests {
             ),
         ];
         for (request, expected) in cases {
-            match (session().create(request.clone(), 9), expected) {
+            match (session().create(request.clone(), None, 9), expected) {
                 (Ok(opened), Ok((key, range_end))) => {
                     assert_eq!(
                         (&opened.options.key[..], &opened.options.range_end[..]),
@@ -436,7 +483,7 @@ mod tests {
             filters: vec![FilterType::Nodelete.into()],
             ..on("a", "")
         };
-        let options = session().create(request, 9).unwrap().options;
+        let options = session().create(request, None, 9).unwrap().options;
         assert_eq!((options.start_revision, options.prev_kv), (4, true));
         assert_eq!((options.no_put, options.no_delete), (false, true));
     }
@@ -448,14 +495,14 @@ mod tests {
             watch_id: 3,
             ..on("k", "")
         };
-        let first = session.create(request.clone(), 9).unwrap().ticket;
+        let first = session.create(request.clone(), None, 9).unwrap().ticket;
         let cancelled = session.cancel(3, 10).unwrap();
         assert_eq!(
             (cancelled.watch_id, cancelled.canceled, revision(&cancelled)),
             (3, true, 10)
         );
         assert!(session.cancel(3, 10).is_none());
-        let second = session.create(request, 11).unwrap().ticket;
+        let second = session.create(request, None, 11).unwrap().ticket;
         assert!(session.deliver(first, events(&[10])).is_empty());
         assert!(session.notice(first, Some(10)).is_none());
         assert_eq!(session.deliver(second, events(&[12])).len(), 1);
@@ -471,7 +518,7 @@ mod tests {
     #[test]
     fn a_compacted_watch_is_over() {
         let mut session = session();
-        let ticket = session.create(on("k", ""), 9).unwrap().ticket;
+        let ticket = session.create(on("k", ""), None, 9).unwrap().ticket;
         let responses = session.deliver(ticket, WatchOutput::Compacted { compact_revision: 6 });
         let [response] = responses.as_slice() else {
             panic!("{responses:?}")
@@ -492,7 +539,7 @@ mod tests {
             ..on("k", "")
         };
         let ticket = session.create(asked.clone(), 9).unwrap().ticket;
-        let silent = session.create(on("k", ""), 9).unwrap().ticket;
+        let silent = session.create(on("k", ""), None, 9).unwrap().ticket;
         let ahead = session
             .create(
                 WatchCreateRequest {
@@ -519,7 +566,7 @@ mod tests {
     fn progress_of_all() {
         let mut session = session();
         assert_eq!(session.sweep([], 9), Sweep::Never);
-        let one = session.create(on("a", ""), 9).unwrap().ticket;
+        let one = session.create(on("a", ""), None, 9).unwrap().ticket;
         let two = session
             .create(
                 WatchCreateRequest {
@@ -552,7 +599,7 @@ mod tests {
             watches: 5,
             message_bytes: 20,
         });
-        let plain = session.create(on("k", ""), 9).unwrap().ticket;
+        let plain = session.create(on("k", ""), None, 9).unwrap().ticket;
         let fragment = session
             .create(
                 WatchCreateRequest {

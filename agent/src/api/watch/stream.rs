@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
+use raft_store::auth::Auth;
 use raft_store::watch::{WatchOutput, Watcher};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -48,7 +49,7 @@ async fn run(api: Arc<Api>, caller: Caller, requests: Streaming<WatchRequest>, a
     };
     let gone = answers.clone();
     let status = tokio::select! {
-        ended = WatchStream::new(api.clone(), requests, answers).serve() => match ended {
+        ended = WatchStream::new(api.clone(), caller.clone(), requests, answers).serve() => match ended {
             Ended::ClientGone => return,
             Ended::With(status) => status,
         },
@@ -86,6 +87,9 @@ enum Why {
 
 struct WatchStream {
     api: Arc<Api>,
+    caller: Caller,
+    /// The users and roles that all watches were last checked against.
+    checked: Arc<Auth>,
     requests: Streaming<WatchRequest>,
     answers: Answers,
     gauge: StreamGauge,
@@ -104,7 +108,12 @@ struct Parked {
 }
 
 impl WatchStream {
-    fn new(api: Arc<Api>, requests: Streaming<WatchRequest>, answers: Answers) -> WatchStream {
+    fn new(
+        api: Arc<Api>,
+        caller: Caller,
+        requests: Streaming<WatchRequest>,
+        answers: Answers,
+    ) -> WatchStream {
         let limits = Limits {
             watches: api.options.max_watches_per_stream,
             message_bytes: api.options.max_message_bytes(),
@@ -115,7 +124,9 @@ impl WatchStream {
             waiting: FuturesUnordered::new(),
             parked: None,
             progress_asked: false,
+            checked: api.node.store().auth(),
             api,
+            caller,
             requests,
             answers,
         }
@@ -136,8 +147,13 @@ impl WatchStream {
         retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A client that says no more may still listen.
         let mut more_requests = true;
+        let mut users = self.api.node.store().auth_changes();
         loop {
             tokio::select! {
+                changed = users.changed() => match changed {
+                    Ok(()) => self.check_permissions().await?,
+                    Err(_) => return Err(ApiError::Stopped.into()),
+                },
                 request = self.requests.message(), if more_requests => match request {
                     Ok(Some(request)) => self.take_request(request).await?,
                     Ok(None) => more_requests = false,
@@ -175,7 +191,13 @@ impl WatchStream {
     }
 
     async fn create(&mut self, request: WatchCreateRequest) -> Result<(), Ended> {
-        let opened = match self.session.create(request, self.api.node.store().revision()) {
+        let revision = self.api.node.store().revision();
+        let (key, range_end) = Session::asked_keys(&request);
+        let opened_by = match self.api.admit_watch(&self.caller, &key, &range_end).await {
+            Ok(opened_by) => opened_by,
+            Err(error) => return self.send(Session::denied(error, revision)).await,
+        };
+        let opened = match self.session.create(request, opened_by, revision) {
             Ok(opened) => opened,
             Err(refused) => return self.send(*refused).await,
         };
@@ -191,6 +213,26 @@ impl WatchStream {
             watcher,
             nudge: opened.nudge,
         });
+        Ok(())
+    }
+
+    /// Ends the watches that users or roles no longer allow, if any changed.
+    async fn check_permissions(&mut self) -> Result<(), Ended> {
+        let store = self.api.node.store();
+        let now = store.auth();
+        if Arc::ptr_eq(&now, &self.checked) {
+            return Ok(());
+        }
+        self.checked = now;
+        let (api, caller) = (&self.api, &self.caller);
+        let ended = self.session.revoke(
+            |opened_by, key, range_end| api.may_watch(caller, opened_by, key, range_end),
+            store.revision(),
+        );
+        self.gauge.set_watchers(self.session.len());
+        for response in ended {
+            self.send(response).await?;
+        }
         Ok(())
     }
 
@@ -226,6 +268,8 @@ impl WatchStream {
         match why {
             Why::Output(None) => return Err(ApiError::Stopped.into()),
             Why::Output(Some(output)) => {
+                // An event is published after the users and roles of its position: nothing forbidden gets out.
+                self.check_permissions().await?;
                 for response in self.session.deliver(ticket, output) {
                     self.send(response).await?;
                 }

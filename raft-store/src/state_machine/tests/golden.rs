@@ -8,6 +8,7 @@ use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseGrantRequest};
 use proto::replicated::{PublishMember, request::Op};
 
+use super::auth::users;
 use super::fixture::put_request;
 use super::{Fixture, compact, delete, put};
 
@@ -20,6 +21,7 @@ fn format_1() {
         member_id: 2,
         alarm: AlarmType::Corrupt.into(),
     };
+    fixture.apply_all(users());
     let mut leased = put_request("k", "leased");
     leased.lease = 7;
     fixture.apply_all([
@@ -49,7 +51,7 @@ fn format_1() {
     expect![[r#"
         a\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x02: 
         l\x00\x00\x00\x00\x00\x00\x00\x07: \x00\x00\x00\x00\x00\x00\x00<\x00\x00\x00\x00\x00\x00\x00<
-        m|applied: \x08\x01\x10\x01\x18\t
+        m|applied: \x08\x01\x10\x01\x18\x10
         m|compacted: \x00\x00\x00\x00\x00\x00\x00\x02
         m|format: \x00\x00\x00\x01
         m|membership: \n\x06\x08\x01\x10\x01\x18\x01\x12\"\n\x04\n\x02\x01\x02\x12\x0c\x08\x01\x12\x08\n\x06host-1\x12\x0c\x08\x02\x12\x08\n\x06host-2

@@ -1,5 +1,6 @@
 //! The state machine as openraft drives it. [`Fixture`] serves apply's own tests too.
 
+mod auth;
 mod fixture;
 mod golden;
 mod kv;
