@@ -44,6 +44,7 @@ use crate::node::{Node, RaftView};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use header::Headers;
+pub use interceptor::ClientCertificate;
 use interceptor::{Caller, Needs};
 use status::ApiError;
 
