@@ -8,6 +8,9 @@
 
 mod redacted;
 
+/// Every message and service here as an encoded `FileDescriptorSet`: names and types at run time.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }

@@ -21,7 +21,8 @@ use crate::node::{Author, RaftView};
 /// How often a read starts again because users or roles changed under it.
 const READ_ATTEMPTS: usize = 5;
 
-/// Whom a client's certificate names. The TLS listener puts it into the extensions of a request; nothing else may.
+/// Who a connection's verified client certificate names: an extension of each request on it, put there by the TLS
+/// listener. It names the user only where a call carries no token, and never through the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub common_name: String,
@@ -161,7 +162,7 @@ impl Api {
             }
             Ok(Caller {
                 requires_leader,
-                author: author(identity.as_deref(), &auth),
+                author: author(identity.as_ref(), &auth),
                 identity: identity.map(Arc::new),
                 credentials,
             })

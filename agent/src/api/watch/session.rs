@@ -429,6 +429,7 @@ mod tests {
                 watch_id: 7,
                 ..on("k", "")
             },
+            None,
             9,
         );
         assert_eq!(again.unwrap().ticket.id, 7);
@@ -538,7 +539,7 @@ mod tests {
             progress_notify: true,
             ..on("k", "")
         };
-        let ticket = session.create(asked.clone(), 9).unwrap().ticket;
+        let ticket = session.create(asked.clone(), None, 9).unwrap().ticket;
         let silent = session.create(on("k", ""), None, 9).unwrap().ticket;
         let ahead = session
             .create(
@@ -546,6 +547,7 @@ mod tests {
                     start_revision: 50,
                     ..asked
                 },
+                None,
                 9,
             )
             .unwrap()
@@ -573,6 +575,7 @@ mod tests {
                     start_revision: 12,
                     ..on("b", "")
                 },
+                None,
                 9,
             )
             .unwrap()
@@ -606,6 +609,7 @@ mod tests {
                     fragment: true,
                     ..on("k", "")
                 },
+                None,
                 9,
             )
             .unwrap()
