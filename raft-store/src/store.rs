@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::apply::Committed;
+use crate::lease::{LeaseFeed, LeaseFeedSender};
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
     hub: WatchHub,
     /// The index of the last applied entry, `None` before the first.
     applied: watch::Sender<Option<u64>>,
-    lease_changes: watch::Sender<u64>,
+    lease_feed: LeaseFeedSender,
 }
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
@@ -169,6 +170,18 @@ impl Store {
         self.shared.state().published.read().leases.all()
     }
 
+    /// Up to `max` leases with ids above `after`, ascending: all of them page by page, so that whoever reads a
+    /// hundred thousand never holds the writer up.
+    #[must_use]
+    pub fn leases_after(&self, after: Option<i64>, max: usize) -> Vec<LeaseInfo> {
+        self.shared.state().published.read().leases.after(after, max)
+    }
+
+    #[must_use]
+    pub fn lease_count(&self) -> usize {
+        self.shared.state().published.read().leases.len()
+    }
+
     #[must_use]
     pub fn lease(&self, id: i64) -> Option<LeaseInfo> {
         self.shared.state().published.read().leases.get(id)
@@ -180,11 +193,16 @@ impl Store {
         self.shared.state().published.read().leases.keys(id)
     }
 
-    /// Receives every change of the set of leases (grants, revokes) after it is applied: what the leader's
-    /// deadline keeper follows. The value counts changes; read [`Store::leases`] on each.
+    /// How many keys are attached to a lease.
     #[must_use]
-    pub fn lease_changes(&self) -> watch::Receiver<u64> {
-        self.shared.lease_changes.subscribe()
+    pub fn lease_key_count(&self, id: i64) -> usize {
+        self.shared.state().published.read().leases.key_count(id)
+    }
+
+    /// Tells every grant and revoke from now on, after it is applied: what the leader's deadlines follow.
+    #[must_use]
+    pub fn lease_feed(&self) -> LeaseFeed {
+        self.shared.lease_feed.subscribe()
     }
 
     /// Alarms raised, ascending by member.
@@ -283,7 +301,7 @@ impl Shared {
                 snapshots: Arc::new(snapshots),
                 hub,
                 applied: watch::Sender::new(applied),
-                lease_changes: watch::Sender::new(0),
+                lease_feed: LeaseFeedSender::new(),
             }
         });
         (shared, writer.expect("set by the closure, which has run"))
@@ -300,18 +318,21 @@ impl Shared {
 
     /// A chunk was published: wakes who waits for it.
     pub(crate) fn applied(&self, committed: Committed) {
-        let applied = self.state.read().published.read().applied.map(|id| id.index());
-        self.applied.send_replace(applied);
-        if committed.leases_changed {
-            self.lease_changes.send_modify(|changes| *changes += 1);
-        }
+        self.tell_applied();
+        self.lease_feed.tell(committed.leases);
     }
 
     /// Puts another state in service. Returns the former one.
     pub(crate) fn replace(&self, state: Arc<State>) -> Arc<State> {
         let former = std::mem::replace(&mut *self.state.write(), state);
-        self.applied(Committed { leases_changed: true });
+        self.tell_applied();
+        self.lease_feed.tell_replaced();
         former
+    }
+
+    fn tell_applied(&self) {
+        let applied = self.state.read().published.read().applied.map(|id| id.index());
+        self.applied.send_replace(applied);
     }
 }
 
