@@ -171,9 +171,14 @@ impl Api {
         self.headers.view()
     }
 
-    /// The first thing every call does.
-    fn admit<T>(&self, request: &Request<T>, needs: Needs) -> Result<Caller, ApiError> {
-        interceptor::admit(request.metadata(), &self.view(), needs)
+    /// The first thing every call does. The future does not keep the request.
+    fn admit<'a, T>(
+        &'a self,
+        request: &Request<T>,
+        needs: Needs,
+    ) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<'a, T> {
+        let admitted = interceptor::admit(request.metadata(), &self.view(), needs);
+        async move { admitted }
     }
 
     /// A header at the store's revision now.
