@@ -6,17 +6,18 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use proto::etcdserverpb::{AlarmMember, RangeRequest};
+use proto::etcdserverpb::{AlarmMember, RangeRequest, TxnRequest, TxnResponse};
 use proto::mvccpb::KeyValue;
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::apply::Committed;
 use crate::lease::{LeaseFeed, LeaseFeedSender};
-use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
+use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
 use crate::state::State;
+use crate::txn;
 use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQuery, Publisher, WatchHub};
 
 /// How often a read of the current revision starts again because compaction overtook it.
@@ -115,11 +116,36 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, ReadError> {
+        self.read(|view| view.range(request))
+    }
+
+    /// Evaluates a Txn that only reads ([`Store::ranges_only`]) at one revision, which is answered with it. Headers are
+    /// left out. The request's shape has been validated.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_txn(&self, request: &TxnRequest) -> Result<(TxnResponse, i64), ReadError> {
+        self.read(|view| Ok((txn::read(view, request)?, view.revision)))
+    }
+
+    /// Every range of a Txn on any path; `None` for a Txn that may do more than read, whose place is in the log.
+    #[must_use]
+    pub fn ranges_only(request: &TxnRequest) -> Option<Vec<&RangeRequest>> {
+        txn::ranges_only(request)
+    }
+
+    /// Whether a range takes so long to read that it should be read where blocking is fine.
+    #[must_use]
+    pub fn is_large(&self, request: &RangeRequest) -> bool {
+        self.shared.state().view().is_large(request)
+    }
+
+    fn read<T>(&self, read: impl Fn(View<'_>) -> Result<T, ReadFailure>) -> Result<T, ReadError> {
         let mut overtaken = 0;
         loop {
             let state = self.shared.state();
             let view = state.view();
-            match view.range(request) {
+            match read(view) {
                 Ok(result) => return Ok(result),
                 Err(ReadFailure::Compacted) => return Err(ReadError::Compacted),
                 Err(ReadFailure::Future) => return Err(ReadError::FutureRevision),

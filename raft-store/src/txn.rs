@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::{
-    Compare, RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, request_op, response_op,
+    Compare, RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, request_op,
+    response_op,
 };
 use proto::mvccpb::KeyValue;
 

@@ -93,7 +93,11 @@ impl LeaseTask {
     async fn follow_leadership(&mut self) {
         let view = *self.view.borrow_and_update();
         let leads = view.leader == self.node.member_id();
-        if self.leading.as_ref().is_some_and(|leading| leads && leading.term == view.term) {
+        if self
+            .leading
+            .as_ref()
+            .is_some_and(|leading| leads && leading.term == view.term)
+        {
             return;
         }
         self.leading = None;
@@ -467,8 +471,7 @@ impl Leading {
         let lease = self.node.store().lease(id)?;
         let now = Instant::now();
         if !self.deadlines.contains(id) {
-            self.deadlines
-                .set(id, seconds(lease.remaining_ttl_seconds), now);
+            self.deadlines.set(id, seconds(lease.remaining_ttl_seconds), now);
         }
         Some((self.deadlines.left(id, now)?, lease))
     }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::propose::Attempt;
 use super::{Node, NodeError};
-pub use keeper::LeaseTask;
+pub(super) use keeper::LeaseTask;
 
 /// Questions to the keeper that may wait.
 pub(super) const QUEUED: usize = 4096;
@@ -149,4 +149,3 @@ impl Node {
         i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 }
-
