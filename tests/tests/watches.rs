@@ -187,7 +187,7 @@ async fn slow_readers_do_not_grow_the_member() {
         }
     }
     let grown = cluster.member(0).resident_mib().saturating_sub(before);
-    let written = SLOW_PUTS * SLOW_VALUE_BYTES >> 20;
+    let written = (SLOW_PUTS * SLOW_VALUE_BYTES) >> 20;
     notes::measured(&format!(
         "{SLOW_READERS} slow readers, {written} MiB written: the member grew by {grown} MiB"
     ));
