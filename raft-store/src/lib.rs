@@ -24,9 +24,11 @@ mod state;
 mod state_dir;
 mod state_machine;
 mod store;
+mod txn;
 pub mod wal;
 pub mod watch;
 
+pub use lease::{LeaseEvent, LeaseFeed, LeaseNews};
 pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{
     Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,

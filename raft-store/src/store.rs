@@ -6,16 +6,18 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use proto::etcdserverpb::{AlarmMember, RangeRequest};
+use proto::etcdserverpb::{AlarmMember, RangeRequest, TxnRequest, TxnResponse};
 use proto::mvccpb::KeyValue;
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::apply::Committed;
-use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
+use crate::lease::{LeaseFeed, LeaseFeedSender};
+use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
 use crate::state::State;
+use crate::txn;
 use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQuery, Publisher, WatchHub};
 
 /// How often a read of the current revision starts again because compaction overtook it.
@@ -35,7 +37,7 @@ pub(crate) struct Shared {
     hub: WatchHub,
     /// The index of the last applied entry, `None` before the first.
     applied: watch::Sender<Option<u64>>,
-    lease_changes: watch::Sender<u64>,
+    lease_feed: LeaseFeedSender,
 }
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
@@ -114,11 +116,36 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, ReadError> {
+        self.read(|view| view.range(request))
+    }
+
+    /// Evaluates a Txn that only reads ([`Store::ranges_only`]) at one revision, which is answered with it. Headers are
+    /// left out. The request's shape has been validated.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_txn(&self, request: &TxnRequest) -> Result<(TxnResponse, i64), ReadError> {
+        self.read(|view| Ok((txn::read(view, request)?, view.revision)))
+    }
+
+    /// Every range of a Txn on any path; `None` for a Txn that may do more than read, whose place is in the log.
+    #[must_use]
+    pub fn ranges_only(request: &TxnRequest) -> Option<Vec<&RangeRequest>> {
+        txn::ranges_only(request)
+    }
+
+    /// Whether a range takes so long to read that it should be read where blocking is fine.
+    #[must_use]
+    pub fn is_large(&self, request: &RangeRequest) -> bool {
+        self.shared.state().view().is_large(request)
+    }
+
+    fn read<T>(&self, read: impl Fn(View<'_>) -> Result<T, ReadFailure>) -> Result<T, ReadError> {
         let mut overtaken = 0;
         loop {
             let state = self.shared.state();
             let view = state.view();
-            match view.range(request) {
+            match read(view) {
                 Ok(result) => return Ok(result),
                 Err(ReadFailure::Compacted) => return Err(ReadError::Compacted),
                 Err(ReadFailure::Future) => return Err(ReadError::FutureRevision),
@@ -169,6 +196,18 @@ impl Store {
         self.shared.state().published.read().leases.all()
     }
 
+    /// Up to `max` leases with ids above `after`, ascending: all of them page by page, so that whoever reads a
+    /// hundred thousand never holds the writer up.
+    #[must_use]
+    pub fn leases_after(&self, after: Option<i64>, max: usize) -> Vec<LeaseInfo> {
+        self.shared.state().published.read().leases.after(after, max)
+    }
+
+    #[must_use]
+    pub fn lease_count(&self) -> usize {
+        self.shared.state().published.read().leases.len()
+    }
+
     #[must_use]
     pub fn lease(&self, id: i64) -> Option<LeaseInfo> {
         self.shared.state().published.read().leases.get(id)
@@ -180,11 +219,16 @@ impl Store {
         self.shared.state().published.read().leases.keys(id)
     }
 
-    /// Receives every change of the set of leases (grants, revokes) after it is applied: what the leader's
-    /// deadline keeper follows. The value counts changes; read [`Store::leases`] on each.
+    /// How many keys are attached to a lease.
     #[must_use]
-    pub fn lease_changes(&self) -> watch::Receiver<u64> {
-        self.shared.lease_changes.subscribe()
+    pub fn lease_key_count(&self, id: i64) -> usize {
+        self.shared.state().published.read().leases.key_count(id)
+    }
+
+    /// Tells every grant and revoke from now on, after it is applied: what the leader's deadlines follow.
+    #[must_use]
+    pub fn lease_feed(&self) -> LeaseFeed {
+        self.shared.lease_feed.subscribe()
     }
 
     /// Alarms raised, ascending by member.
@@ -283,7 +327,7 @@ impl Shared {
                 snapshots: Arc::new(snapshots),
                 hub,
                 applied: watch::Sender::new(applied),
-                lease_changes: watch::Sender::new(0),
+                lease_feed: LeaseFeedSender::new(),
             }
         });
         (shared, writer.expect("set by the closure, which has run"))
@@ -300,18 +344,21 @@ impl Shared {
 
     /// A chunk was published: wakes who waits for it.
     pub(crate) fn applied(&self, committed: Committed) {
-        let applied = self.state.read().published.read().applied.map(|id| id.index());
-        self.applied.send_replace(applied);
-        if committed.leases_changed {
-            self.lease_changes.send_modify(|changes| *changes += 1);
-        }
+        self.tell_applied();
+        self.lease_feed.tell(committed.leases);
     }
 
     /// Puts another state in service. Returns the former one.
     pub(crate) fn replace(&self, state: Arc<State>) -> Arc<State> {
         let former = std::mem::replace(&mut *self.state.write(), state);
-        self.applied(Committed { leases_changed: true });
+        self.tell_applied();
+        self.lease_feed.tell_replaced();
         former
+    }
+
+    fn tell_applied(&self) {
+        let applied = self.state.read().published.read().applied.map(|id| id.index());
+        self.applied.send_replace(applied);
     }
 }
 

@@ -43,7 +43,7 @@ fn sample(api: &Api) -> NodeSample {
         view,
         revision: store.revision(),
         compacted_revision: store.compacted_revision(),
-        leases: store.leases().len() as u64,
+        leases: store.lease_count() as u64,
         db_bytes,
         db_in_use_bytes,
         quota_bytes: api.options.quota_bytes,

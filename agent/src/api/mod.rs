@@ -27,16 +27,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::etcdserverpb::ResponseHeader;
 use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
+use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, reply};
+use raft_store::{ReadError, Store};
+use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -57,6 +59,9 @@ pub const ETCD_CLUSTER_VERSION: &str = "3.5.0";
 
 /// What gRPC framing, headers and the fields around a request may add to its payload, in bytes.
 const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Reads of very many keys or bytes at once.
+const LARGE_READS: usize = 16;
 
 /// How the API serves.
 #[derive(Clone, Debug)]
@@ -150,6 +155,8 @@ struct Api {
     metrics: Metrics,
     shutdown: Shutdown,
     headers: Headers,
+    /// Places for reads that take long and answer much.
+    large_reads: Semaphore,
 }
 
 impl Api {
@@ -167,6 +174,7 @@ impl Api {
             metrics,
             shutdown,
             headers,
+            large_reads: Semaphore::new(LARGE_READS),
         }
     }
 
@@ -209,6 +217,25 @@ impl Api {
             Some(outcome) => Ok((self.header_at(reply.revision), outcome)),
             None => Err(ApiError::UnexpectedReply),
         }
+    }
+
+    /// Reads `ranges` from the local store. Where that takes long, it holds up nothing else on this thread, and few do
+    /// so at once: each holds its whole answer in memory.
+    async fn read<T>(
+        &self,
+        ranges: &[&RangeRequest],
+        read: impl FnOnce(&Store) -> Result<T, ReadError>,
+    ) -> Result<T, ApiError> {
+        let store = self.node.store();
+        if !ranges.iter().any(|range| store.is_large(range)) {
+            return Ok(read(store)?);
+        }
+        let place = self.large_reads.acquire();
+        let place = tokio::time::timeout(self.node.timeouts().request, place).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(ApiError::TooManyRequests);
+        };
+        Ok(tokio::task::block_in_place(|| read(store))?)
     }
 
     /// Completes when a stream must end although its client goes on, and says why.

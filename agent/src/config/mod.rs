@@ -120,6 +120,16 @@ pub struct RunArgs {
         help_heading = "Clients"
     )]
     pub max_txn_ops: usize,
+    /// How often the leader writes down what leases have left that last longer than this, so that a change of
+    /// leader does not start them anew; 0: never
+    #[arg(
+        long,
+        env = "AGENT_LEASE_CHECKPOINT_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        help_heading = "Clients"
+    )]
+    pub lease_checkpoint_interval: u64,
     /// How often an idle watch that asked for it is told how far it has come
     #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]

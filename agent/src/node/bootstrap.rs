@@ -43,6 +43,8 @@ pub struct NodeOptions {
     pub heartbeat_interval: Duration,
     /// As etcd's flag: about how long the cluster is without a leader after its leader is lost.
     pub election_timeout: Duration,
+    /// Between two checkpoints of what a lease has left; leases that end sooner have none. Zero: no checkpoints.
+    pub lease_checkpoint_interval: Duration,
     /// Applied entries between two snapshots.
     pub snapshot_count: u64,
     pub quota_bytes: u64,
@@ -161,7 +163,11 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
     let tasks = NodeTasks {
         view: view_task,
         read_index: ReadIndexTask::new(node.clone(), waiters),
-        leases: LeaseTask::new(node.clone(), commands),
+        leases: LeaseTask::new(
+            node.clone(),
+            commands,
+            Some(options.lease_checkpoint_interval).filter(|interval| !interval.is_zero()),
+        ),
         publish: PublishTask {
             node: node.clone(),
             client_urls: options.advertise_client_urls,

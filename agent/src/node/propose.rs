@@ -16,7 +16,7 @@ use super::forward::ForwardError;
 use super::{Node, NodeError};
 
 /// One attempt to have a command applied.
-enum Attempt {
+pub(super) enum Attempt {
     Applied {
         reply: Box<Reply>,
         log_index: u64,
@@ -87,7 +87,7 @@ impl Node {
     }
 
     /// Hands the command to the local Raft; the future completes with the outcome.
-    async fn propose_here(
+    pub(super) async fn propose_here(
         &self,
         command: Command,
     ) -> Result<impl Future<Output = Attempt> + Send + use<>, NodeError> {
@@ -198,6 +198,7 @@ impl Node {
         if target == self.member_id() {
             return Ok(());
         }
+        self.checkpoint_leases().await;
         self.inner
             .raft
             .trigger()

@@ -59,6 +59,7 @@ impl Host {
             new_cluster: true,
             heartbeat_interval: Duration::from_millis(20),
             election_timeout: Duration::from_millis(200),
+            lease_checkpoint_interval: Duration::from_secs(300),
             snapshot_count: 10_000,
             quota_bytes: 0,
         })

@@ -132,6 +132,7 @@ fn node_options(config: &RunConfig) -> NodeOptions {
         new_cluster: config.args.initial_cluster_state == crate::config::ClusterState::New,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
+        lease_checkpoint_interval: Duration::from_secs(config.args.lease_checkpoint_interval),
         snapshot_count: config.args.snapshot_count,
         quota_bytes: config.quota_bytes,
     }

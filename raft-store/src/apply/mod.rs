@@ -22,6 +22,7 @@ use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
 
 use self::lease::LeaseWriter;
 use crate::backend::{BackendError, Batch};
+use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
 use crate::schema;
@@ -48,10 +49,10 @@ impl ApplyError {
 }
 
 /// What a chunk changed beside keys.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Committed {
-    /// Leases came or went.
-    pub(crate) leases_changed: bool,
+    /// Leases that came or went, in order.
+    pub(crate) leases: Vec<LeaseEvent>,
 }
 
 /// The writer of the state, with all that apply decides by.
@@ -155,7 +156,7 @@ impl Applier {
             Sweeper::start(&self.state);
         }
         Ok(Committed {
-            leases_changed: lease_changes.iter().any(lease::changes_the_set),
+            leases: lease_changes.iter().filter_map(lease::event).collect(),
         })
     }
 
@@ -190,6 +191,10 @@ impl Applier {
                 .map_err(|failure| ApplyError::from_read(failure, &self.state)),
             Op::LeaseGrant(request) => self.lease_grant(&request).map(reply::Result::LeaseGrant),
             Op::LeaseRevoke(request) => self.lease_revoke(&request).map(reply::Result::LeaseRevoke),
+            Op::LeaseExpire(request) => self.lease_expire(&request).map(reply::Result::LeaseExpire),
+            Op::LeaseCheckpoints(request) => {
+                Ok(reply::Result::LeaseCheckpoints(self.lease_checkpoints(&request)))
+            }
             Op::LeaseCheckpoint(request) => {
                 Ok(reply::Result::LeaseCheckpoint(self.lease_checkpoint(&request)))
             }
@@ -201,7 +206,10 @@ impl Applier {
     /// Why the state of the whole store forbids a request, whoever asks.
     fn forbids(&self, op: &Op) -> Option<Refusal> {
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
-        let administers = matches!(op, Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::PublishMember(_));
+        let administers = matches!(
+            op,
+            Op::LeaseCheckpoint(_) | Op::LeaseCheckpoints(_) | Op::Alarm(_) | Op::PublishMember(_)
+        );
         if !administers && raised(AlarmType::Corrupt) {
             return Some(Refusal::Corrupt);
         }

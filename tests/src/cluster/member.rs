@@ -64,6 +64,19 @@ impl Member {
         self.process.is_some()
     }
 
+    /// The memory that the process has resident, in MiB.
+    #[must_use]
+    pub fn resident_mib(&self) -> u64 {
+        const PAGES_IN_A_MIB: u64 = (1 << 20) / 4096;
+        let pid = self.process.as_ref().expect("a running member").id();
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("a process");
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok());
+        pages.expect("the resident pages") / PAGES_IN_A_MIB
+    }
+
     /// The exit status, once the process has ended by itself.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.process.as_mut()?.try_wait().expect("wait for a child");

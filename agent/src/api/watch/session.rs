@@ -119,9 +119,6 @@ impl Session {
         if !range_end.is_empty() && !to_the_last_key && key >= range_end {
             return Err(refused("mvcc: watcher range is empty"));
         }
-        if request.start_revision < 0 {
-            return Err(refused(ApiError::Compacted.text()));
-        }
         if self.watches.len() >= self.limits.watches {
             return Err(refused("etcdserver: too many watches on one stream"));
         }
@@ -222,7 +219,12 @@ impl Session {
                 self.watches.remove(&ticket.id);
                 vec![WatchResponse {
                     canceled: true,
-                    compact_revision,
+                    // To etcd a store that was never compacted is compacted at -1.
+                    compact_revision: if compact_revision == 0 {
+                        -1
+                    } else {
+                        compact_revision
+                    },
                     cancel_reason: ApiError::Compacted.text().to_owned(),
                     // etcd gives no revision here.
                     ..answer(ticket.id, 0)
@@ -399,13 +401,6 @@ mod tests {
             (on("", "b"), Ok(("\0", "b"))),
             (on("b", "b"), Err(empty)),
             (on("b", "a"), Err(empty)),
-            (
-                WatchCreateRequest {
-                    start_revision: -1,
-                    ..on("a", "")
-                },
-                Err("etcdserver: mvcc: required revision has been compacted"),
-            ),
         ];
         for (request, expected) in cases {
             match (session().create(request.clone(), 9), expected) {

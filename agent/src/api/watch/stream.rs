@@ -22,8 +22,8 @@ use crate::api::interceptor::Caller;
 use crate::api::status::{self, ApiError};
 use crate::telemetry::StreamGauge;
 
-/// Answers that wait for a slow client.
-const QUEUE: usize = 64;
+/// Answers that wait for a slow client. Few: each may be as large as a batch of history.
+const QUEUE: usize = 8;
 
 /// How long a request for progress waits before it looks again whether all watches have caught up.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);

@@ -5,10 +5,11 @@ use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
     LeaseRevokeRequest, TxnRequest,
 };
-use proto::replicated::{PublishMember, Refusal, reply, request::Op};
+use proto::replicated::{LeaseCheckpoints, LeaseExpire, PublishMember, Refusal, reply, request::Op};
 
 use super::fixture::put_request;
 use super::{Fixture, compact, delete, op_delete, op_put, put};
+use crate::lease::{LeaseEvent, LeaseNews};
 use crate::store::{LeaseInfo, MemberAttributes};
 
 fn grant(id: i64) -> Op {
@@ -28,14 +29,10 @@ fn put_leased(key: &str, lease: i64) -> Op {
 #[test]
 fn a_lease_takes_its_keys_with_it_in_one_revision() {
     let mut fixture = Fixture::new();
-    let mut changes = fixture.store.lease_changes();
-    changes.mark_unchanged();
     let reply::Result::LeaseGrant(granted) = fixture.done(grant(7)) else {
         panic!()
     };
     assert_eq!((granted.id, granted.ttl), (7, 60));
-    assert!(changes.has_changed().unwrap());
-    changes.mark_unchanged();
     assert_eq!(fixture.refused(grant(7)), Refusal::LeaseExists);
     assert_eq!(fixture.refused(revoke(8)), Refusal::LeaseNotFound);
     fixture.apply_all([
@@ -94,6 +91,11 @@ fn checkpoints_survive_a_restart() {
         checkpoints: vec![checkpoint(1, 20), checkpoint(9, 5)],
     };
     fixture.done(Op::LeaseCheckpoint(request));
+    let other_term = LeaseCheckpoints {
+        term: 2,
+        checkpoints: vec![checkpoint(1, 10)],
+    };
+    fixture.done(Op::LeaseCheckpoints(other_term));
     let expect = LeaseInfo {
         id: 1,
         granted_ttl_seconds: 60,
@@ -101,6 +103,63 @@ fn checkpoints_survive_a_restart() {
     };
     assert_eq!(fixture.store.leases(), std::slice::from_ref(&expect));
     assert_eq!(fixture.reopen().store.lease(1), Some(expect));
+}
+
+/// Entries of the fixture are of term 1.
+#[test]
+fn expiry_gives_each_lease_its_revision_and_holds_for_its_own_term_only() {
+    let mut fixture = Fixture::new();
+    fixture.apply_all([1, 2, 3, 4].map(grant));
+    fixture.apply_all([
+        put_leased("b", 2),
+        put_leased("a", 2),
+        put_leased("c", 1),
+        put_leased("d", 4),
+    ]);
+    let before = fixture.store.revision();
+    let expire = |term, ids: &[i64]| {
+        Op::LeaseExpire(LeaseExpire {
+            term,
+            ids: ids.to_vec(),
+        })
+    };
+    let other_term = fixture.apply(expire(2, &[1, 2, 3, 4]));
+    assert_eq!(
+        (other_term.revision, fixture.store.lease_count()),
+        (before, 4),
+        "another leader may have renewed them"
+    );
+    // The third has no keys, and the ninth is not there.
+    let expired = fixture.apply(expire(1, &[2, 9, 3, 1]));
+    assert_eq!(expired.revision, before + 2);
+    assert_eq!(
+        fixture.shown(before + 1),
+        "c=v d=v",
+        "the keys of one lease go together"
+    );
+    assert_eq!(fixture.shown(0), "d=v");
+    let left: Vec<i64> = fixture.store.leases().iter().map(|lease| lease.id).collect();
+    assert_eq!(left, [4]);
+    assert_eq!(fixture.reopen().store.lease_key_count(4), 1);
+}
+
+#[tokio::test]
+async fn the_feed_tells_what_came_and_went_and_pages_show_all() {
+    let mut fixture = Fixture::new();
+    fixture.done(grant(5));
+    let mut feed = fixture.store.lease_feed();
+    fixture.apply_all([grant(7), put("a", "v"), grant(-2), revoke(5), revoke(9)]);
+    let granted = |id| LeaseEvent::Granted { id, ttl_seconds: 60 };
+    let told = [granted(7), granted(-2), LeaseEvent::Gone { id: 5 }];
+    assert_eq!(feed.next().await, Some(LeaseNews::Events(told.into())));
+
+    let ids = |after, max| {
+        let page = fixture.store.leases_after(after, max);
+        page.iter().map(|lease| lease.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(None, 1), [-2]);
+    assert_eq!(ids(Some(-2), 9), [7]);
+    assert_eq!(ids(Some(7), 9), Vec::<i64>::new());
 }
 
 #[test]
