@@ -9,6 +9,7 @@
 
 mod auth;
 mod cluster;
+mod election;
 mod gateway;
 mod header;
 mod health;
@@ -16,8 +17,10 @@ mod http;
 mod interceptor;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod observe;
+mod queue;
 mod status;
 mod txn_headers;
 mod validate;
@@ -37,6 +40,9 @@ use proto::etcdserverpb::watch_server::WatchServer;
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, reply};
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
+use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -131,6 +137,10 @@ pub fn router(context: ApiContext) -> axum::Router {
                 .max_decoding_message_size(limit),
         )
         .add_service(AuthServer::new(auth::AuthService(api.clone())).max_decoding_message_size(limit))
+        .add_service(LockServer::new(lock::LockService(api.clone())).max_decoding_message_size(limit))
+        .add_service(
+            ElectionServer::new(election::ElectionService(api.clone())).max_decoding_message_size(limit),
+        )
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
     let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
@@ -150,6 +160,8 @@ struct Api {
     metrics: Metrics,
     shutdown: Shutdown,
     headers: Headers,
+    /// A place for each call that waits for a lock or an election.
+    waiters: Semaphore,
 }
 
 impl Api {
@@ -167,6 +179,7 @@ impl Api {
             metrics,
             shutdown,
             headers,
+            waiters: Semaphore::new(queue::WAITERS),
         }
     }
 
