@@ -110,11 +110,11 @@ pub struct ApiContext {
 
 impl ApiContext {
     #[must_use]
-    pub fn new(node: Node, options: ApiOptions, shutdown: Shutdown) -> ApiContext {
+    pub fn new(node: Node, options: ApiOptions, metrics: Metrics, shutdown: Shutdown) -> ApiContext {
         ApiContext {
             node,
             options,
-            metrics: Metrics::new(),
+            metrics,
             shutdown,
         }
     }

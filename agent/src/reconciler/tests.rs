@@ -61,6 +61,7 @@ impl Host {
             election_timeout: Duration::from_millis(200),
             snapshot_count: 10_000,
             quota_bytes: 0,
+            stopwatch: crate::telemetry::Metrics::new().stopwatch(),
         })
         .await
         .unwrap();
