@@ -23,6 +23,7 @@ pub mod snapshot;
 mod state;
 mod state_dir;
 mod state_machine;
+mod stopwatch;
 mod store;
 mod txn;
 pub mod wal;
@@ -35,4 +36,5 @@ pub use raft_types::{
 };
 pub use snapshot::{SnapshotFile, SnapshotReceiver};
 pub use state_machine::{OpenStoreError, StateMachine, StoreOptions};
+pub use stopwatch::{DiskWork, Stopwatch};
 pub use store::{HashKv, LeaseInfo, MemberAttributes, RangeResult, ReadError, Store};

@@ -19,6 +19,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
+use crate::stopwatch::Stopwatch;
 pub use crate::wal::OpenLogError;
 use crate::wal::{self, Found, Identity, Request, Shared, WalOptions, Writer};
 
@@ -109,6 +110,11 @@ impl LogStore {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.handle.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Measures every sync from now on.
+    pub fn time_with(&self, stopwatch: Arc<dyn Stopwatch>) {
+        self.handle.shared.timed.with(stopwatch);
     }
 
     /// Waits for a place in the queue.

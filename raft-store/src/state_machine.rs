@@ -18,6 +18,7 @@ use crate::raft_types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotFile, Snapshots, build_state, empty_state};
 use crate::state::State;
 use crate::state_dir::StateDir;
+use crate::stopwatch::{DiskWork, Stopwatch, Timed};
 use crate::store::{Shared, Store};
 use crate::watch::Publisher;
 
@@ -50,6 +51,7 @@ pub struct StateMachine {
     applier: Applier,
     publisher: Publisher,
     /// A storage failure leaves memory ahead of the disk: nothing may be applied on top of it.
+    timed: Timed,
     failed: bool,
 }
 
@@ -95,10 +97,16 @@ impl StateMachine {
             shared,
             applier,
             publisher,
+            timed: Timed::default(),
             failed: false,
         };
         machine.shared.resume();
         Ok((machine, store))
+    }
+
+    /// Measures every batch from now on.
+    pub fn time_with(&self, stopwatch: Arc<dyn Stopwatch>) {
+        self.timed.with(stopwatch);
     }
 
     fn apply_chunk(&mut self, chunk: Chunk) -> io::Result<()> {
@@ -130,7 +138,9 @@ impl StateMachine {
         let replies = entries
             .map(|entry| self.applier.apply(entry))
             .collect::<Result<_, _>>()?;
-        let committed = self.applier.commit(&self.publisher)?;
+        let committed = self
+            .timed
+            .run(DiskWork::StoreCommit, || self.applier.commit(&self.publisher))?;
         self.shared.applied(committed);
         Ok(replies)
     }

@@ -9,6 +9,7 @@
 
 mod auth;
 mod cluster;
+mod election;
 mod gateway;
 mod header;
 mod health;
@@ -16,8 +17,10 @@ mod http;
 mod interceptor;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod observe;
+mod queue;
 mod status;
 mod txn_headers;
 mod validate;
@@ -38,6 +41,8 @@ use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, reply};
 use raft_store::{ReadError, Store};
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
 use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::service::Routes;
@@ -109,11 +114,11 @@ pub struct ApiContext {
 
 impl ApiContext {
     #[must_use]
-    pub fn new(node: Node, options: ApiOptions, shutdown: Shutdown) -> ApiContext {
+    pub fn new(node: Node, options: ApiOptions, metrics: Metrics, shutdown: Shutdown) -> ApiContext {
         ApiContext {
             node,
             options,
-            metrics: Metrics::new(),
+            metrics,
             shutdown,
         }
     }
@@ -136,6 +141,10 @@ pub fn router(context: ApiContext) -> axum::Router {
                 .max_decoding_message_size(limit),
         )
         .add_service(AuthServer::new(auth::AuthService(api.clone())).max_decoding_message_size(limit))
+        .add_service(LockServer::new(lock::LockService(api.clone())).max_decoding_message_size(limit))
+        .add_service(
+            ElectionServer::new(election::ElectionService(api.clone())).max_decoding_message_size(limit),
+        )
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
     let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
@@ -157,6 +166,8 @@ struct Api {
     headers: Headers,
     /// Places for reads that take long and answer much.
     large_reads: Semaphore,
+    /// A place for each call that waits for a lock or an election.
+    waiters: Semaphore,
 }
 
 impl Api {
@@ -175,6 +186,7 @@ impl Api {
             shutdown,
             headers,
             large_reads: Semaphore::new(LARGE_READS),
+            waiters: Semaphore::new(queue::WAITERS),
         }
     }
 

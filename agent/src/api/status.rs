@@ -42,6 +42,12 @@ pub(super) enum ApiError {
     Stopped,
     NotSupportedForLearner,
     AuthNotEnabled,
+    // Locks and elections.
+    /// The lease of a lock that was waited for is over.
+    LockSessionExpired,
+    NotElected,
+    NobodyElected,
+    NoLeaderKey,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
     /// A snapshot could not be written or read.
@@ -101,6 +107,10 @@ impl ApiError {
                 Code::FailedPrecondition,
                 "etcdserver: authentication is not enabled",
             ),
+            E::LockSessionExpired => (Code::Unknown, "mutex: session is expired"),
+            E::NotElected => (Code::Unknown, "election: not leader"),
+            E::NobodyElected => (Code::Unknown, "election: no leader"),
+            E::NoLeaderKey => (Code::Unknown, "\"leader\" field must be provided"),
             E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
             E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
         }
@@ -165,6 +175,12 @@ impl From<Refusal> for ApiError {
 /// A call whose place is kept, and that a later release answers.
 pub(super) fn unimplemented(what: &str) -> Status {
     Status::unimplemented(format!("etcdserver: {what} is not implemented by this agent yet"))
+}
+
+/// etcd's lock and election services are clients of its other ones, and pass their errors on by text only.
+#[expect(clippy::needless_pass_by_value, reason = "maps errors")]
+pub(super) fn of_a_client(status: Status) -> Status {
+    Status::unknown(status.message())
 }
 
 /// tonic says `OutOfRange` of a message over the limit, gRPC's own servers say `ResourceExhausted`, and clients

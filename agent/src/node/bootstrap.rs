@@ -9,7 +9,7 @@ use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use proto::replicated::{PublishMember, request::Op};
 use raft_store::wal::WalOptions;
-use raft_store::{LogStore, OpenLogError, OpenStoreError, StateMachine, StoreOptions};
+use raft_store::{LogStore, OpenLogError, OpenStoreError, StateMachine, Stopwatch, StoreOptions};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -48,6 +48,8 @@ pub struct NodeOptions {
     /// Applied entries between two snapshots.
     pub snapshot_count: u64,
     pub quota_bytes: u64,
+    /// What the disk's work is measured with.
+    pub stopwatch: Arc<dyn Stopwatch>,
 }
 
 /// Why a member does not start. Nothing on disk was changed.
@@ -120,6 +122,8 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
         quota_bytes: options.quota_bytes,
         watch_buffer_events: WATCH_BUFFER_EVENTS,
     })?;
+    log.time_with(options.stopwatch.clone());
+    state_machine.time_with(options.stopwatch.clone());
     let config = raft_config(&options)?;
     let peer_timeouts = PeerTimeouts {
         connect: options.election_timeout / 2,

@@ -62,6 +62,7 @@ impl Host {
             lease_checkpoint_interval: Duration::from_secs(300),
             snapshot_count: 10_000,
             quota_bytes: 0,
+            stopwatch: crate::telemetry::Metrics::new().stopwatch(),
         })
         .await
         .unwrap();

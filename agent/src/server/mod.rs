@@ -3,6 +3,7 @@
 
 mod authority;
 mod listener;
+mod places;
 mod tls;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::node::{Node, RaftView};
 use crate::peer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
-use crate::telemetry::LeaderWatch;
+use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
 use tls::Certificates;
 
@@ -52,7 +53,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
         });
     }
 
-    let (node, tasks) = bootstrap::start(node_options(&config)).await?;
+    let metrics = Metrics::new();
+    let (node, tasks) = bootstrap::start(node_options(&config, &metrics)).await?;
     tracing::info!(
         name = node.name(),
         member = format!("{:x}", node.member_id()),
@@ -76,7 +78,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
             listener::DRAIN_PEERS,
         ));
     }
-    let context = api_context(&node, &config, &clients);
+    let context = api_context(&node, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     let client_router = api::router(context);
     let mut client_serving = JoinSet::new();
@@ -122,7 +124,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     outcome
 }
 
-fn node_options(config: &RunConfig) -> NodeOptions {
+fn node_options(config: &RunConfig, metrics: &Metrics) -> NodeOptions {
     NodeOptions {
         name: config.args.name.clone(),
         data_dir: config.data_dir.clone(),
@@ -135,6 +137,7 @@ fn node_options(config: &RunConfig) -> NodeOptions {
         lease_checkpoint_interval: Duration::from_secs(config.args.lease_checkpoint_interval),
         snapshot_count: config.args.snapshot_count,
         quota_bytes: config.quota_bytes,
+        stopwatch: metrics.stopwatch(),
     }
 }
 
@@ -206,7 +209,7 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
     }
 }
 
-fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiContext {
+fn api_context(node: &Node, config: &RunConfig, metrics: Metrics, shutdown: &Shutdown) -> ApiContext {
     ApiContext::new(
         node.clone(),
         ApiOptions {
@@ -216,6 +219,7 @@ fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiConte
             quota_bytes: config.quota_bytes,
             ..ApiOptions::default()
         },
+        metrics,
         shutdown.clone(),
     )
 }
