@@ -93,7 +93,9 @@ impl ViewTask {
             leader: metrics.current_leader.filter(|_| !silent).unwrap_or(0),
             committed_index: metrics.local_committed.map_or(0, |id| id.index()),
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
-            is_learner: metrics.state == ServerState::Learner,
+            // Raft calls a learner, too, who has not heard of any membership yet, or is in none any more.
+            is_learner: metrics.state == ServerState::Learner
+                && metrics.membership_config.membership().get_node(&metrics.id).is_some(),
         }
     }
 }

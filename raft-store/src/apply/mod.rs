@@ -25,7 +25,7 @@ use crate::backend::{BackendError, Batch};
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
 use crate::schema;
-use crate::state::{self, Alarms, Members, State};
+use crate::state::{self, Alarms, Members, Removed, State};
 use crate::watch::Publisher;
 
 /// Why a request was not applied.
@@ -62,6 +62,7 @@ pub(crate) struct Applier {
     leases: LeaseWriter,
     alarms: Alarms,
     members: Members,
+    removed: Removed,
     applied: Option<LogId>,
     membership: StoredMembership,
     quota_bytes: u64,
@@ -78,6 +79,7 @@ impl Applier {
             leases: LeaseWriter::new(published.leases),
             alarms: published.alarms,
             members: published.members,
+            removed: published.removed,
             applied: published.applied,
             membership: published.membership,
             quota_bytes,
@@ -103,11 +105,7 @@ impl Applier {
         let result = match &entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.batch.put(
-                    schema::META_MEMBERSHIP,
-                    state::encode_membership(&self.membership),
-                );
+                self.set_membership(StoredMembership::new(Some(entry.log_id), membership.clone()));
                 None
             }
             EntryPayload::Normal(command) => Some(self.apply_command(command)?),
@@ -145,6 +143,9 @@ impl Applier {
             }
             if published.members != self.members {
                 published.members = self.members.clone();
+            }
+            if published.removed != self.removed {
+                published.removed = self.removed.clone();
             }
             compacted
         };
