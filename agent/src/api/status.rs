@@ -111,15 +111,9 @@ impl ApiError {
                 Code::FailedPrecondition,
                 "etcdserver: authentication is not enabled",
             ),
-            E::BadMemberUrls => (
-                Code::InvalidArgument,
-                "etcdserver: given member URLs are invalid",
-            ),
+            E::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
             E::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
-            E::PeerUrlExists => (
-                Code::FailedPrecondition,
-                "etcdserver: Peer URLs already exists",
-            ),
+            E::PeerUrlExists => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
             E::MemberNotLearner => (
                 Code::FailedPrecondition,
                 "etcdserver: can only promote a learner member",

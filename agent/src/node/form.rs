@@ -44,7 +44,9 @@ impl FormTask {
             let answers = self.ask_others().await;
             let ready = answers
                 .iter()
-                .filter(|answer| answer.state() == State::Ready && answer.cluster_id == self.node.cluster_id())
+                .filter(|answer| {
+                    answer.state() == State::Ready && answer.cluster_id == self.node.cluster_id()
+                })
                 .map(|answer| answer.member_id);
             let mut ready: Vec<u64> = ready.chain([self.node.member_id()]).collect();
             ready.sort_unstable();
@@ -76,7 +78,7 @@ impl FormTask {
             Ok(()) => {
                 tracing::info!(members = self.members.len(), "a new cluster is formed");
                 // At once, not after the silence that tells of a lost leader.
-                if let Err(error) = self.node.raft().trigger().elect().await {
+                if let Err(error) = self.node.raft().trigger().elect(false).await {
                     tracing::debug!(%error, "raft stops");
                 }
             }

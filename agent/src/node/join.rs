@@ -57,7 +57,9 @@ enum Obstacle {
     },
     #[error("the cluster has no leader now, and only that can say who this member is to be")]
     Unconfirmed,
-    #[error("the members at these peer URLs belong to different clusters ({0:x} and {1:x}): compare --initial-cluster")]
+    #[error(
+        "the members at these peer URLs belong to different clusters ({0:x} and {1:x}): compare --initial-cluster"
+    )]
     TwoClusters(u64, u64),
     #[error(
         "a member with an empty data directory would form another cluster ({theirs:x}, not {ours:x}): compare \
@@ -114,10 +116,7 @@ impl Candidate {
             .filter(|answer| answer.state() == State::Formed)
             .collect();
         if let Some(first) = formed.first() {
-            if let Some(other) = formed
-                .iter()
-                .find(|answer| answer.cluster_id != first.cluster_id)
-            {
+            if let Some(other) = formed.iter().find(|answer| answer.cluster_id != first.cluster_id) {
                 return Decision::Wait(Obstacle::TwoClusters(first.cluster_id, other.cluster_id));
             }
             return match formed.iter().find(|answer| answer.confirmed) {
@@ -308,10 +307,7 @@ mod tests {
             });
             assert_eq!(decide(&[formed(true, &[])]), stranger);
             // One formed member outweighs any number of empty ones.
-            assert_eq!(
-                decide(&[nothing(State::Empty), formed(true, &[])]),
-                stranger
-            );
+            assert_eq!(decide(&[nothing(State::Empty), formed(true, &[])]), stranger);
         }
     }
 

@@ -229,7 +229,11 @@ mod tests {
     fn promoting() {
         assert_eq!(roll(three()).may_promote(9), Err(R::MemberNotFound));
         assert_eq!(roll(three()).may_promote(1), Err(R::MemberNotLearner));
-        for (matched, expected) in [(0, Err(R::LearnerNotReady)), (89, Err(R::LearnerNotReady)), (90, Ok(()))] {
+        for (matched, expected) in [
+            (0, Err(R::LearnerNotReady)),
+            (89, Err(R::LearnerNotReady)),
+            (90, Ok(())),
+        ] {
             assert_eq!(with(three(), learner(4, matched)).may_promote(4), expected);
         }
         assert_eq!(

@@ -102,7 +102,13 @@ impl MembershipTask {
     }
 
     async fn look(&mut self) {
-        let membership = self.node.raft().metrics().borrow_watched().membership_config.clone();
+        let membership = self
+            .node
+            .raft()
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .clone();
         self.addresses.set(membership.nodes());
         if !self.node.leads() {
             self.leading = None;
@@ -117,20 +123,28 @@ impl MembershipTask {
         let configs = membership.membership().get_joint_config();
         if let [_, last, ..] = configs.as_slice() {
             // Left half done by a former leader.
-            self.follow_up("completing a change of the membership", Change::ReplaceAllVoters(last.clone()))
-                .await;
+            self.follow_up(
+                "completing a change of the membership",
+                Change::ReplaceAllVoters(last.clone()),
+            )
+            .await;
             return;
         }
         let Some(before) = before else { return };
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let caught_up = membership.nodes().find(|(id, node)| {
             // All that there was a tick ago: what comes meanwhile, it can follow.
-            let matched = replicated_to.get(id).is_some_and(|matched| *matched >= before.last_index);
+            let matched = replicated_to
+                .get(id)
+                .is_some_and(|matched| *matched >= before.last_index);
             node.to_be_voter && !voters.contains(id) && matched
         });
         if let Some((id, _)) = caught_up {
-            self.follow_up("a new member has caught up", Change::AddVoterIds(BTreeSet::from([*id])))
-                .await;
+            self.follow_up(
+                "a new member has caught up",
+                Change::AddVoterIds(BTreeSet::from([*id])),
+            )
+            .await;
         }
     }
 
@@ -193,8 +207,7 @@ impl MembershipTask {
         let done = self.replicate(raft_change).await?;
         let log_index = done.log_id.index();
         self.node.store().wait_applied(log_index).await;
-        self.addresses
-            .set(self.node.store().membership().nodes());
+        self.addresses.set(self.node.store().membership().nodes());
         tracing::info!(membership = %shown(&done), "the membership has changed");
         Ok(MembersChanged {
             added,
@@ -206,8 +219,8 @@ impl MembershipTask {
     /// The members as the rules see them. A leader that is new waits a moment for their first answers.
     async fn roll_call(&self) -> Roll {
         const POLL: Duration = Duration::from_millis(10);
-        let settled = self.leading.map_or_else(Instant::now, |leading| leading.since)
-            + self.node.timeouts().election;
+        let settled =
+            self.leading.map_or_else(Instant::now, |leading| leading.since) + self.node.timeouts().election;
         loop {
             let roll = self.roll();
             if roll.peers.iter().all(|peer| peer.learner || peer.active) || Instant::now() >= settled {
@@ -285,5 +298,8 @@ impl MembershipTask {
 }
 
 fn shown(done: &ClientWriteResponse<TypeConfig>) -> String {
-    done.membership.as_ref().map(ToString::to_string).unwrap_or_default()
+    done.membership
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }

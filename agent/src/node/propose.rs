@@ -225,7 +225,11 @@ impl Node {
         }
         let successors = self.successors();
         let answers = self.ask_others(self.inner.timeouts.election / 2).await;
-        let goes_on = |id: &u64| answers.iter().any(|(other, answer)| other == id && !answer.stopping);
+        let goes_on = |id: &u64| {
+            answers
+                .iter()
+                .any(|(other, answer)| other == id && !answer.stopping)
+        };
         let Some(target) = successors.into_iter().find(goes_on) else {
             return;
         };

@@ -95,7 +95,11 @@ impl ViewTask {
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
             // Raft calls a learner, too, who has not heard of any membership yet, or is in none any more.
             is_learner: metrics.state == ServerState::Learner
-                && metrics.membership_config.membership().get_node(&metrics.id).is_some(),
+                && metrics
+                    .membership_config
+                    .membership()
+                    .get_node(&metrics.id)
+                    .is_some(),
         }
     }
 }

@@ -79,13 +79,7 @@ impl PeerNetwork {
         self.client_over(self.connect(target, node), target, node, path)
     }
 
-    fn client_over(
-        &self,
-        peer: Result<Peer, Status>,
-        target: NodeId,
-        node: &Node,
-        path: Path,
-    ) -> PeerClient {
+    fn client_over(&self, peer: Result<Peer, Status>, target: NodeId, node: &Node, path: Path) -> PeerClient {
         PeerClient {
             network: self.clone(),
             target,

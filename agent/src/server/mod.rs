@@ -22,8 +22,8 @@ use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{Node, RaftView};
-use crate::peer::describe::Describer;
 use crate::peer;
+use crate::peer::describe::Describer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::LeaderWatch;
@@ -58,7 +58,12 @@ pub async fn run(config: RunConfig) -> Result<()> {
         .into_axum_router()
         .fallback_service(peer_gate.router());
     let serving = serve_all(peer_ports, &peer_router, &peers, listener::DRAIN_PEERS);
-    let client_serving = serve_all(client_ports, &client_gate.router(), &clients, listener::DRAIN_CLIENTS);
+    let client_serving = serve_all(
+        client_ports,
+        &client_gate.router(),
+        &clients,
+        listener::DRAIN_CLIENTS,
+    );
 
     let identity = match origin {
         Origin::Resumed(identity) => identity,
