@@ -75,13 +75,8 @@ impl FormTask {
 
     async fn begin(&self) {
         match self.node.raft().initialize(self.members.clone()).await {
-            Ok(()) => {
-                tracing::info!(members = self.members.len(), "a new cluster is formed");
-                // At once, not after the silence that tells of a lost leader.
-                if let Err(error) = self.node.raft().trigger().elect(false).await {
-                    tracing::debug!(%error, "raft stops");
-                }
-            }
+            // Raft campaigns at once.
+            Ok(()) => tracing::info!(members = self.members.len(), "a new cluster is formed"),
             // Another member was faster and this one has its log already.
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => tracing::error!(%error, "cannot form a cluster"),

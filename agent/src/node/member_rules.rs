@@ -1,6 +1,7 @@
 //! Which changes of the membership are refused, and why: etcd's rules, in etcd's order. Pure.
 //!
-//! A member that is to be a voter counts as a voter here, as etcd counts it from the moment it is added.
+//! A member that is to be a voter counts as a voter here, as etcd counts it from the moment it is added. But a
+//! quorum is made of those that vote: what would lose it is refused even where etcd's rules allow it.
 
 use proto::peer::MemberRefusal;
 
@@ -12,6 +13,8 @@ pub(super) struct Peer {
     /// It, or whoever added it, has said its name.
     pub(super) started: bool,
     pub(super) learner: bool,
+    /// Raft counts its vote: it is no learner, and not on its way to be a voter.
+    pub(super) votes: bool,
     /// It has answered the leader lately.
     pub(super) active: bool,
     /// The last index of its log that the leader knows of.
@@ -87,6 +90,10 @@ impl Roll {
         if active.saturating_sub(1) < 1 + self.voters().count().saturating_sub(1) / 2 {
             return Err(MemberRefusal::Unhealthy);
         }
+        let left = || self.peers.iter().filter(|peer| peer.votes && peer.id != id);
+        if left().filter(|peer| peer.active).count() < quorum(left().count()) {
+            return Err(MemberRefusal::Unhealthy);
+        }
         Ok(())
     }
 
@@ -140,6 +147,7 @@ mod tests {
             active: true,
             matched: 100,
             learner: false,
+            votes: true,
         }
     }
 
@@ -153,6 +161,7 @@ mod tests {
     fn unstarted(id: u64) -> Peer {
         Peer {
             started: false,
+            votes: false,
             matched: 0,
             ..down(id)
         }
@@ -161,6 +170,7 @@ mod tests {
     fn learner(id: u64, matched: u64) -> Peer {
         Peer {
             learner: true,
+            votes: false,
             matched,
             ..voter(id)
         }
@@ -213,6 +223,14 @@ mod tests {
         let growing = roll(vec![voter(1), unstarted(2)]);
         assert_eq!(growing.may_remove(1), Err(R::NotEnoughStarted));
         assert_eq!(growing.may_remove(2), Ok(()));
+        // The fourth runs and does not vote yet: without the second, one of two voters would be left.
+        let catching_up = Peer {
+            votes: false,
+            ..voter(4)
+        };
+        let mixed = roll(vec![voter(1), voter(2), down(3), catching_up]);
+        assert_eq!(mixed.may_remove(2), Err(R::Unhealthy));
+        assert_eq!(mixed.may_remove(3), Ok(()));
         assert_eq!(with(vec![voter(1)], learner(2, 0)).may_remove(2), Ok(()));
     }
 

@@ -242,10 +242,12 @@ impl MembershipTask {
                 .filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&**at.as_ref()?))))
                 .collect()
         };
+        let voters: BTreeSet<u64> = self.node.raft().voter_ids().collect();
         let peers = self.node.members().into_iter().map(|member| Peer {
             id: member.id,
             started: !member.name.is_empty(),
             learner: member.is_learner,
+            votes: voters.contains(&member.id),
             active: member.id == own || heard.get(&member.id).is_some_and(|silence| *silence < lately),
             matched: matched.get(&member.id).copied().unwrap_or(0),
             peer_urls: member.peer_ur_ls,

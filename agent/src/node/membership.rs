@@ -107,8 +107,10 @@ impl Node {
                 };
                 match attempt {
                     Attempt::Done(changed) => {
-                        // Whoever asked here looks here.
-                        self.inner.store.wait_applied(changed.log_index).await;
+                        // Whoever asked here looks here; a member that is removed is not told of it.
+                        if changed.members.iter().any(|member| member.id == self.member_id()) {
+                            self.inner.store.wait_applied(changed.log_index).await;
+                        }
                         return Ok(changed);
                     }
                     Attempt::Refused(refusal) => return Err(MemberError::Refused(refusal)),
