@@ -34,7 +34,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        self.0.admit(&request, Needs::Voter)?;
+        self.0.admit(&request, Needs::Root).await?;
         let add = member_change::Add {
             peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
             learner: request.get_ref().is_learner,
@@ -52,7 +52,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.0.admit(&request, Needs::Voter)?;
+        self.0.admit(&request, Needs::Root).await?;
         let remove = Change::Remove(request.get_ref().id);
         let changed = self.change(remove).await?;
         Ok(Response::new(MemberRemoveResponse {
@@ -65,7 +65,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        self.0.admit(&request, Needs::Voter)?;
+        self.0.admit(&request, Needs::Root).await?;
         let update = member_change::Update {
             id: request.get_ref().id,
             peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
@@ -82,7 +82,7 @@ impl Cluster for ClusterService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         let ClusterService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Voter).await?;
         if request.get_ref().linearizable {
             api.node.read_index().await.map_err(ApiError::from)?;
         }
@@ -96,7 +96,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        self.0.admit(&request, Needs::Voter)?;
+        self.0.admit(&request, Needs::Root).await?;
         let promote = Change::Promote(request.get_ref().id);
         let changed = self.change(promote).await?;
         Ok(Response::new(MemberPromoteResponse {

@@ -4,6 +4,7 @@
 mod authority;
 mod gate;
 mod listener;
+mod tls;
 
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use gate::Gate;
 use proto::peer::Description;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +27,8 @@ use crate::peer::describe::Describer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::LeaderWatch;
+use listener::Port;
+use tls::Certificates;
 
 /// Runs one member until it is told to stop, or must.
 ///
@@ -39,11 +41,21 @@ pub async fn run(config: RunConfig) -> Result<()> {
     // Ports first: a port that is taken is found before anything is opened or changed.
     let mut peer_ports = Vec::new();
     for url in &config.listen_peer {
-        peer_ports.push(listener::bind("--listen-peer-urls", url).await?);
+        peer_ports.push(Port {
+            listener: listener::bind("--listen-peer-urls", url).await?,
+            certificates: None,
+        });
     }
     let mut client_ports = Vec::new();
     for url in &config.listen_client {
-        client_ports.push(listener::bind("--listen-client-urls", url).await?);
+        let certificates = match &config.client_tls {
+            Some(files) if url.is_tls() => Some(Certificates::load(files)?),
+            _ => None,
+        };
+        client_ports.push(Port {
+            listener: listener::bind("--listen-client-urls", url).await?,
+            certificates,
+        });
     }
 
     let options = node_options(&config);
@@ -161,7 +173,7 @@ fn description(origin: &Origin) -> Description {
     }
 }
 
-fn serve_all(ports: Vec<TcpListener>, router: &Router, shutdown: &Shutdown, drain: Duration) -> JoinSet<()> {
+fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Duration) -> JoinSet<()> {
     let mut serving = JoinSet::new();
     for port in ports {
         serving.spawn(listener::serve(port, router.clone(), shutdown.clone(), drain));
