@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
@@ -63,6 +63,14 @@ impl Drop for WriterThread {
 }
 
 impl LogStore {
+    /// Whose log a directory holds; `None` where there is none. Opens and locks nothing.
+    ///
+    /// # Errors
+    /// See [`OpenLogError`].
+    pub fn identity(dir: &Path) -> Result<Option<Identity>, OpenLogError> {
+        wal::identity(dir)
+    }
+
     /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is
     /// locked until the last clone is dropped.
     ///
@@ -81,16 +89,6 @@ impl LogStore {
         Ok(LogStore {
             handle: Arc::new(handle),
         })
-    }
-
-    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a
-    /// log: a bootstrap over existing data must never follow from a wrong permission.
-    #[must_use]
-    pub fn exists(dir: &Path) -> bool {
-        match wal::list(dir) {
-            Ok(listing) => !listing.segments.is_empty(),
-            Err(error) => error.kind() != ErrorKind::NotFound,
-        }
     }
 
     /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on

@@ -10,6 +10,7 @@
 //! | `l` lease id(8) | `etcdserverpb.LeaseTimeToLiveResponse`: its id, its granted and its remaining TTL |
 //! | `p` member id(8) | `replicated.PublishMember` |
 //! | `a` member id(8) alarm(4) | nothing |
+//! | `x` member id(8) | nothing: a member that was removed, whose id never comes back |
 //! | `m|format` | [`FORMAT`] |
 //! | `m|applied` | `replicated.LogId` of the last applied entry |
 //! | `m|membership` | `replicated.StoredMembership` |
@@ -36,6 +37,7 @@ const RECORD: u8 = b'r';
 const LEASE: u8 = b'l';
 const MEMBER: u8 = b'p';
 const ALARM: u8 = b'a';
+const REMOVED: u8 = b'x';
 
 const RECORD_KEY_BYTES: usize = 17;
 const CHUNK_KEY_BYTES: usize = 21;
@@ -130,6 +132,20 @@ pub(crate) fn parse_alarm(key: &[u8]) -> Option<(u64, i32)> {
         u64::from_be_bytes(*member_id),
         i32::from_be_bytes(rest.try_into().ok()?),
     ))
+}
+
+pub(crate) fn removed(member_id: u64) -> Vec<u8> {
+    numbered(REMOVED, member_id)
+}
+
+pub(crate) fn all_removed() -> Range<Vec<u8>> {
+    whole(REMOVED)
+}
+
+/// `None` for a key that is no removed member's.
+pub(crate) fn parse_removed(key: &[u8]) -> Option<u64> {
+    let (&prefix, id) = key.split_first()?;
+    (prefix == REMOVED).then_some(u64::from_be_bytes(id.try_into().ok()?))
 }
 
 fn numbered(prefix: u8, number: u64) -> Vec<u8> {

@@ -42,10 +42,13 @@ pub(crate) struct Published {
     pub(crate) leases: Leases,
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
+    pub(crate) removed: Removed,
 }
 
 /// Member and alarm.
 pub(crate) type Alarms = BTreeSet<(u64, i32)>;
+/// The ids of members that were removed, which never come back.
+pub(crate) type Removed = BTreeSet<u64>;
 /// What each member published of itself.
 pub(crate) type Members = BTreeMap<u64, MemberAttributes>;
 
@@ -135,6 +138,9 @@ impl Published {
         for (member_id, alarm) in &self.alarms {
             entries.push((schema::alarm(*member_id, *alarm), Vec::new()));
         }
+        for member_id in &self.removed {
+            entries.push((schema::removed(*member_id), Vec::new()));
+        }
         entries
     }
 }
@@ -211,6 +217,7 @@ fn load_published(backend: &Backend) -> Result<Published, BackendError> {
         leases: load_leases(backend)?,
         alarms: load_alarms(backend)?,
         members: load_members(backend)?,
+        removed: load_removed(backend)?,
     })
 }
 
@@ -255,6 +262,17 @@ fn load_members(backend: &Backend) -> Result<Members, BackendError> {
         members.insert(member.id, attributes);
     }
     Ok(members)
+}
+
+fn load_removed(backend: &Backend) -> Result<Removed, BackendError> {
+    let mut removed = Removed::new();
+    for entry in backend.scan(schema::all_removed()) {
+        let (key, _) = entry?;
+        removed.insert(
+            schema::parse_removed(&key).ok_or_else(|| backend.damaged("a removed member is unreadable"))?,
+        );
+    }
+    Ok(removed)
 }
 
 /// Rebuilds the index, the attachments and the quota's count, in the order in which apply made them.

@@ -190,6 +190,21 @@ impl Store {
         self.shared.state().published.read().members.get(&id).cloned()
     }
 
+    /// The ids of all members that were ever removed, ascending.
+    #[must_use]
+    pub fn removed_members(&self) -> Vec<u64> {
+        let state = self.shared.state();
+        let published = state.published.read();
+        published.removed.iter().copied().collect()
+    }
+
+    /// Whether a member was removed, for good.
+    #[must_use]
+    pub fn is_removed(&self, member_id: u64) -> bool {
+        let state = self.shared.state();
+        state.published.read().removed.contains(&member_id)
+    }
+
     /// All leases, ascending by id.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseInfo> {

@@ -3,11 +3,12 @@
 //! etcd's clients compare these texts, so each stands here once, letter by letter. Nothing else in the API makes
 //! a [`Status`] of its own, except for calls that are not implemented.
 
+use proto::peer::MemberRefusal;
 use proto::replicated::Refusal;
 use raft_store::ReadError;
 use tonic::{Code, Status};
 
-use crate::node::NodeError;
+use crate::node::{MemberError, NodeError};
 
 /// Why a call has no answer, in etcd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,15 @@ pub(super) enum ApiError {
     NotElected,
     NobodyElected,
     NoLeaderKey,
+    // Changes of the membership.
+    BadMemberUrls,
+    MemberNotFound,
+    PeerUrlExists,
+    MemberNotLearner,
+    LearnerNotReady,
+    TooManyLearners,
+    NotEnoughStarted,
+    Unhealthy,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
     /// A snapshot could not be written or read.
@@ -111,6 +121,26 @@ impl ApiError {
             E::NotElected => (Code::Unknown, "election: not leader"),
             E::NobodyElected => (Code::Unknown, "election: no leader"),
             E::NoLeaderKey => (Code::Unknown, "\"leader\" field must be provided"),
+            E::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+            E::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+            E::PeerUrlExists => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+            E::MemberNotLearner => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member",
+            ),
+            E::LearnerNotReady => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            E::TooManyLearners => (
+                Code::FailedPrecondition,
+                "etcdserver: too many learner members in cluster",
+            ),
+            E::NotEnoughStarted => (
+                Code::FailedPrecondition,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
+            E::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
             E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
             E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
         }
@@ -139,6 +169,30 @@ impl From<NodeError> for ApiError {
             NodeError::BadTransferee => ApiError::BadTransferee,
             NodeError::LeaseNotFound => ApiError::LeaseNotFound,
             NodeError::Stopped => ApiError::Stopped,
+        }
+    }
+}
+
+impl From<MemberError> for ApiError {
+    fn from(error: MemberError) -> ApiError {
+        match error {
+            MemberError::Node(error) => error.into(),
+            MemberError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<MemberRefusal> for ApiError {
+    fn from(refusal: MemberRefusal) -> ApiError {
+        match refusal {
+            MemberRefusal::Unspecified => ApiError::NotCapable,
+            MemberRefusal::MemberNotFound => ApiError::MemberNotFound,
+            MemberRefusal::PeerUrlExists => ApiError::PeerUrlExists,
+            MemberRefusal::MemberNotLearner => ApiError::MemberNotLearner,
+            MemberRefusal::LearnerNotReady => ApiError::LearnerNotReady,
+            MemberRefusal::TooManyLearners => ApiError::TooManyLearners,
+            MemberRefusal::NotEnoughStarted => ApiError::NotEnoughStarted,
+            MemberRefusal::Unhealthy => ApiError::Unhealthy,
         }
     }
 }
@@ -227,6 +281,23 @@ mod tests {
                 BadTransferee: FailedPrecondition etcdserver: bad leader transferee
                 LeaseNotFound: NotFound etcdserver: requested lease not found
                 Stopped: Unavailable etcdserver: server stopped
+            "#]],
+        );
+    }
+
+    #[test]
+    fn member_refusals() {
+        check(
+            (0..=7).map(|number| MemberRefusal::try_from(number).unwrap()),
+            &expect![[r#"
+                Unspecified: FailedPrecondition etcdserver: not capable
+                MemberNotFound: NotFound etcdserver: member not found
+                PeerUrlExists: FailedPrecondition etcdserver: Peer URLs already exists
+                MemberNotLearner: FailedPrecondition etcdserver: can only promote a learner member
+                LearnerNotReady: FailedPrecondition etcdserver: can only promote a learner member which is in sync with leader
+                TooManyLearners: FailedPrecondition etcdserver: too many learner members in cluster
+                NotEnoughStarted: FailedPrecondition etcdserver: re-configuration failed due to not enough started members
+                Unhealthy: Unavailable etcdserver: unhealthy cluster
             "#]],
         );
     }

@@ -155,6 +155,42 @@ impl Client {
         .await
     }
 
+    pub(crate) async fn member_add(
+        &self,
+        request: pb::MemberAddRequest,
+    ) -> Result<pb::MemberAddResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |channel| {
+            ClusterClient::new(channel).member_add(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn member_remove(&self, id: u64) -> Result<pb::MemberRemoveResponse, CliError> {
+        let request = pb::MemberRemoveRequest { id };
+        self.call(Repeat::IfUnsent, async |channel| {
+            ClusterClient::new(channel).member_remove(request).await
+        })
+        .await
+    }
+
+    pub(crate) async fn member_update(
+        &self,
+        request: pb::MemberUpdateRequest,
+    ) -> Result<pb::MemberUpdateResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |channel| {
+            ClusterClient::new(channel).member_update(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn member_promote(&self, id: u64) -> Result<pb::MemberPromoteResponse, CliError> {
+        let request = pb::MemberPromoteRequest { id };
+        self.call(Repeat::IfUnsent, async |channel| {
+            ClusterClient::new(channel).member_promote(request).await
+        })
+        .await
+    }
+
     pub(crate) async fn status(&self) -> Result<pb::StatusResponse, CliError> {
         self.call(Repeat::Always, async |channel| {
             maintenance(channel).status(pb::StatusRequest {}).await

@@ -4,15 +4,22 @@
 //! Raft; the tasks it returns are spawned by the server. This module knows no gRPC status and no HTTP.
 
 pub mod bootstrap;
+mod describe;
+mod form;
 mod forward;
 pub mod identity;
+mod join;
 mod leases;
+mod member_rules;
+mod member_task;
 mod membership;
 mod propose;
 mod read_index;
+mod removal;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use raft_store::wal::Identity;
@@ -21,6 +28,8 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use bootstrap::{NodeOptions, NodeTasks, StartError};
+pub use join::Candidate;
+pub use membership::MemberError;
 pub use propose::Author;
 pub use view::RaftView;
 
@@ -43,6 +52,8 @@ struct Inner {
     forwarder: forward::Forwarder,
     read_rounds: mpsc::Sender<read_index::Waiter>,
     leases: mpsc::Sender<leases::LeaseCommand>,
+    member_changes: mpsc::Sender<member_task::MemberCommand>,
+    stopping: AtomicBool,
     /// Bounds the proposals of this member's clients that are under way.
     in_flight: Semaphore,
 }
@@ -124,6 +135,15 @@ impl Node {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.inner.timeouts
+    }
+
+    /// From now on nobody should hand leadership to this member.
+    pub fn announce_stop(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -2,6 +2,7 @@
 //! stops it in the opposite order. Every long-lived task is spawned here.
 
 mod authority;
+mod gate;
 mod listener;
 mod places;
 mod tls;
@@ -9,16 +10,21 @@ mod tls;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use axum::Router;
+use gate::Gate;
+use proto::peer::Description;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
 use crate::incus::Incus;
-use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
+use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{Node, RaftView};
 use crate::peer;
+use crate::peer::describe::Describer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -54,7 +60,34 @@ pub async fn run(config: RunConfig) -> Result<()> {
     }
 
     let metrics = Metrics::new();
-    let (node, tasks) = bootstrap::start(node_options(&config, &metrics)).await?;
+    let options = node_options(&config, &metrics);
+    let origin = bootstrap::prepare(&options)?;
+
+    let clients = Shutdown::new();
+    let peers = Shutdown::new();
+    // Served from the start: members that start together find out from each other who they are.
+    let describer = Describer::new(description(&origin));
+    let (peer_gate, client_gate) = (Gate::default(), Gate::default());
+    let peer_router = Routes::new(describer.service())
+        .into_axum_router()
+        .fallback_service(peer_gate.router());
+    let serving = serve_all(peer_ports, &peer_router, &peers, listener::DRAIN_PEERS);
+    let client_serving = serve_all(
+        client_ports,
+        &client_gate.router(),
+        &clients,
+        listener::DRAIN_CLIENTS,
+    );
+
+    let identity = match origin {
+        Origin::Resumed(identity) => identity,
+        Origin::Empty(candidate) => tokio::select! {
+            identity = candidate.search(config.election_timeout / 2) => identity,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        },
+    };
+    let (node, tasks) = bootstrap::start(options.clone(), identity).await?;
     tracing::info!(
         name = node.name(),
         member = format!("{:x}", node.member_id()),
@@ -63,33 +96,15 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
-    let clients = Shutdown::new();
-    let peers = Shutdown::new();
-    let mut serving = JoinSet::new();
+    peer_gate.open(peer::server::routes(&node).into_axum_router());
+    describer.set_node(&node);
     let mut background = JoinSet::new();
-    let failure = spawn_node_tasks(tasks, &mut background);
+    let removed = options.removed(node.member_id()).to_string();
+    let failure = spawn_node_tasks(tasks, removed, &mut background);
 
-    let peer_router = peer::server::routes(&node).into_axum_router();
-    for port in peer_ports {
-        serving.spawn(listener::serve(
-            port,
-            peer_router.clone(),
-            peers.clone(),
-            listener::DRAIN_PEERS,
-        ));
-    }
     let context = api_context(&node, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
-    let client_router = api::router(context);
-    let mut client_serving = JoinSet::new();
-    for port in client_ports {
-        client_serving.spawn(listener::serve(
-            port,
-            client_router.clone(),
-            clients.clone(),
-            listener::DRAIN_CLIENTS,
-        ));
-    }
+    client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     let acting = spawn_reconciler(&node, &config, &clients)?;
 
@@ -101,14 +116,18 @@ pub async fn run(config: RunConfig) -> Result<()> {
     match &outcome {
         Ok(()) => {
             tracing::info!("stopping");
+            node.announce_stop();
             node.hand_over_leadership().await;
         }
         Err(reason) => tracing::error!("{reason}; this member stops"),
     }
     clients.cancel();
     wind_up(client_serving).await;
-    // While the peers are still served: what this host has to say last is replicated through them.
-    wind_up(acting).await;
+    // While the peers are still served: what this host has to say last is replicated through them, if they are
+    // there.
+    let mut view = node.raft_view();
+    let no_leader = async move { view.wait_for(|view| view.leader == 0).await.map(drop) };
+    wind_up_unless(acting, no_leader).await;
     if tokio::time::timeout(Duration::from_secs(5), node.raft().shutdown())
         .await
         .is_err()
@@ -141,9 +160,49 @@ fn node_options(config: &RunConfig, metrics: &Metrics) -> NodeOptions {
     }
 }
 
-/// Spawns what keeps the member going; the receiver tells when the log or Raft has failed.
-fn spawn_node_tasks(tasks: NodeTasks, background: &mut JoinSet<()>) -> watch::Receiver<Option<String>> {
+/// What is told to the others before there is a node.
+fn description(origin: &Origin) -> Description {
+    match origin {
+        Origin::Resumed(identity) => Description {
+            cluster_id: identity.cluster_id,
+            member_id: identity.member_id,
+            ..Description::default()
+        },
+        Origin::Empty(candidate) => Description {
+            state: proto::peer::description::State::Empty.into(),
+            cluster_id: candidate.identity.cluster_id,
+            member_id: candidate.identity.member_id,
+            ..Description::default()
+        },
+    }
+}
+
+fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Duration) -> JoinSet<()> {
+    let mut serving = JoinSet::new();
+    for port in ports {
+        serving.spawn(listener::serve(port, router.clone(), shutdown.clone(), drain));
+    }
+    serving
+}
+
+/// Spawns what keeps the member going; the receiver tells when the log or Raft has failed, or the member was
+/// removed.
+fn spawn_node_tasks(
+    tasks: NodeTasks,
+    removed: String,
+    background: &mut JoinSet<()>,
+) -> watch::Receiver<Option<String>> {
     let (report, failure) = watch::channel(None);
+    let removal_report = report.clone();
+    background.spawn(async move {
+        if tasks.removal.run().await {
+            removal_report.send_replace(Some(removed));
+        }
+    });
+    background.spawn(tasks.membership.run());
+    if let Some(form) = tasks.form {
+        background.spawn(form.run());
+    }
     let raft_report = report.clone();
     background.spawn(async move {
         if let Some(reason) = tasks.view.run().await {
@@ -240,6 +299,14 @@ fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Res
     acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     Ok(acting)
+}
+
+/// As [`wind_up`], and not at all once there is nothing to wait for.
+async fn wind_up_unless(tasks: JoinSet<()>, pointless: impl Future) {
+    tokio::select! {
+        () = wind_up(tasks) => {}
+        _ = pointless => {}
+    }
 }
 
 /// Waits for tasks that were told to stop, and aborts those that take too long.

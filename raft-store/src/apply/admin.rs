@@ -1,10 +1,11 @@
-//! Alarms, and what members publish of themselves.
+//! Alarms, who the members are, and what they publish of themselves.
 
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType};
 use proto::replicated::{Empty, PublishMember};
 
 use super::Applier;
+use crate::raft_types::StoredMembership;
 use crate::schema;
 use crate::state;
 use crate::store::MemberAttributes;
@@ -39,7 +40,32 @@ impl Applier {
         AlarmResponse { header: None, alarms }
     }
 
+    /// Takes up a membership. Who was a member and is none any more is remembered: its id never comes back.
+    pub(super) fn set_membership(&mut self, membership: StoredMembership) {
+        let former = std::mem::replace(&mut self.membership, membership);
+        let gone = former
+            .membership()
+            .nodes()
+            .map(|(id, _)| *id)
+            .filter(|id| self.membership.membership().get_node(id).is_none());
+        for id in gone {
+            self.removed.insert(id);
+            self.batch.put(schema::removed(id), []);
+            if self.members.remove(&id).is_some() {
+                self.batch.delete(schema::member(id));
+            }
+        }
+        self.batch.put(
+            schema::META_MEMBERSHIP,
+            state::encode_membership(&self.membership),
+        );
+    }
+
     pub(super) fn publish_member(&mut self, request: PublishMember) -> Empty {
+        if self.removed.contains(&request.id) {
+            // Proposed before it was removed, applied after.
+            return Empty {};
+        }
         let attributes = MemberAttributes {
             name: request.name,
             client_urls: request.client_urls,

@@ -26,7 +26,7 @@ use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
 use crate::schema;
-use crate::state::{self, Alarms, Members, State};
+use crate::state::{self, Alarms, Members, Removed, State};
 use crate::watch::Publisher;
 
 /// Why a request was not applied.
@@ -63,6 +63,7 @@ pub(crate) struct Applier {
     leases: LeaseWriter,
     alarms: Alarms,
     members: Members,
+    removed: Removed,
     applied: Option<LogId>,
     membership: StoredMembership,
     quota_bytes: u64,
@@ -79,6 +80,7 @@ impl Applier {
             leases: LeaseWriter::new(published.leases),
             alarms: published.alarms,
             members: published.members,
+            removed: published.removed,
             applied: published.applied,
             membership: published.membership,
             quota_bytes,
@@ -104,11 +106,7 @@ impl Applier {
         let result = match &entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.batch.put(
-                    schema::META_MEMBERSHIP,
-                    state::encode_membership(&self.membership),
-                );
+                self.set_membership(StoredMembership::new(Some(entry.log_id), membership.clone()));
                 None
             }
             EntryPayload::Normal(command) => Some(self.apply_command(command)?),
@@ -146,6 +144,9 @@ impl Applier {
             }
             if published.members != self.members {
                 published.members = self.members.clone();
+            }
+            if published.removed != self.removed {
+                published.removed = self.removed.clone();
             }
             compacted
         };

@@ -24,6 +24,8 @@ pub struct Member {
     /// Where the other members reach it.
     pub peer_url: String,
     pub data_dir: PathBuf,
+    /// Where it was when it was admitted.
+    first_peer_url: String,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -37,10 +39,19 @@ impl Member {
             client_url: format!("http://{address}:{}", client.1),
             tls_url: format!("https://{address}:{}", tls.1),
             peer_url: format!("http://{address}:{}", peer.1),
+            first_peer_url: format!("http://{address}:{}", peer.1),
             data_dir,
             log,
             process: None,
         }
+    }
+
+    pub(super) fn first_peer_url(&self) -> &str {
+        &self.first_peer_url
+    }
+
+    pub(super) fn move_peer(&mut self, address: Ipv4Addr) {
+        self.peer_url = format!("http://{address}:{}", free_port(address).1);
     }
 
     pub(super) fn spawn(&mut self, mut command: Command) {

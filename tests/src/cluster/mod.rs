@@ -3,9 +3,11 @@
 //! Owns the processes, their folders and logs: all are gone when the [`Cluster`] is dropped, and a failing test
 //! shows the ends of the logs. It never looks into a data directory.
 
+mod growth;
 mod member;
 mod subject;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -100,6 +102,8 @@ impl Builder {
         Cluster {
             builder: self,
             members,
+            address,
+            joined: BTreeSet::new(),
             folder,
         }
     }
@@ -110,6 +114,9 @@ impl Builder {
 pub struct Cluster {
     builder: Builder,
     members: Vec<Member>,
+    address: Ipv4Addr,
+    /// Those that came after the first ones.
+    joined: BTreeSet<usize>,
     folder: TempDir,
 }
 
@@ -282,10 +289,13 @@ impl Cluster {
         let member = &self.members[i];
         let socket = self.builder.incus_sockets.get(i).map(PathBuf::as_path);
         let mut command = self.builder.subject.command(socket);
+        let joins = self.joined.contains(&i);
         let initial: Vec<String> = self
             .members
             .iter()
-            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .enumerate()
+            .filter(|(other, _)| joins || !self.joined.contains(other))
+            .map(|(_, member)| format!("{}={}", member.name, member.first_peer_url()))
             .collect();
         command.args(["--name", &member.name]);
         command.arg("--data-dir").arg(&member.data_dir);
@@ -300,11 +310,11 @@ impl Cluster {
         command.args(["--listen-client-urls", &listen]);
         command.args(["--advertise-client-urls", &member.client_url]);
         command.args(["--listen-peer-urls", &member.peer_url]);
-        command.args(["--initial-advertise-peer-urls", &member.peer_url]);
+        command.args(["--initial-advertise-peer-urls", member.first_peer_url()]);
         command.args(["--initial-cluster", &initial.join(",")]);
         command.args([
             "--initial-cluster-state",
-            "new",
+            if joins { "existing" } else { "new" },
             "--initial-cluster-token",
             &self.builder.token,
         ]);

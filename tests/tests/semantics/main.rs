@@ -4,6 +4,7 @@
 //! one fresh cluster; the golden files hold what etcd 3.5 answered.
 
 mod ask;
+mod cluster;
 mod kv;
 mod lease;
 mod maintenance;

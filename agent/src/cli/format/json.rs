@@ -133,20 +133,29 @@ fn event(event: &Event) -> Value {
         .value()
 }
 
-pub(crate) fn member_list(response: &pb::MemberListResponse) -> Value {
-    let member = |member: &pb::Member| {
-        Object::default()
-            .with("ID", member.id)
-            .with("name", member.name.as_str())
-            .with("peerURLs", member.peer_ur_ls.clone())
-            .with("clientURLs", member.client_ur_ls.clone())
-            .with("isLearner", member.is_learner)
-            .value()
-    };
+pub(crate) fn members(response_header: Option<&pb::ResponseHeader>, members: &[pb::Member]) -> Value {
+    json!({
+        "header": header(response_header),
+        "members": members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn member_add(response: &pb::MemberAddResponse) -> Value {
     json!({
         "header": header(response.header.as_ref()),
+        "member": response.member.as_ref().map(member),
         "members": response.members.iter().map(member).collect::<Vec<_>>(),
     })
+}
+
+fn member(member: &pb::Member) -> Value {
+    Object::default()
+        .with("ID", member.id)
+        .with("name", member.name.as_str())
+        .with("peerURLs", member.peer_ur_ls.clone())
+        .with("clientURLs", member.client_ur_ls.clone())
+        .with("isLearner", member.is_learner)
+        .value()
 }
 
 pub(crate) fn status(response: &pb::StatusResponse) -> Value {

@@ -133,7 +133,7 @@ impl Fixture {
                     *id,
                     crate::Node {
                         name: format!("host-{id}"),
-                        peer_urls: vec![],
+                        ..crate::Node::default()
                     },
                 )
             })

@@ -4,6 +4,7 @@ mod fixture;
 mod golden;
 mod kv;
 mod lease;
+mod membership;
 mod model;
 mod recovery;
 mod snapshot;
