@@ -13,6 +13,7 @@
 mod apply;
 mod backend;
 pub mod convert;
+mod hash_check;
 mod lease;
 mod log_store;
 mod migrate;
@@ -27,6 +28,8 @@ mod store;
 pub mod wal;
 pub mod watch;
 
+pub use apply::growth_bytes;
+pub use hash_check::HashPoint;
 pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{
     Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,

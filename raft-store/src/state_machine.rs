@@ -35,9 +35,6 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// sled's page cache, in bytes.
     pub cache_bytes: u64,
-    /// Puts are refused while live data is above this many bytes. 0: no quota. It decides what a replicated request
-    /// does, so it must be the same on all members.
-    pub quota_bytes: u64,
     /// Events kept for one watcher that reads slower than writes arrive; past that it catches up from history.
     pub watch_buffer_events: usize,
 }
@@ -87,7 +84,7 @@ impl StateMachine {
         let snapshots = Snapshots::open(options.dir.join("snapshots")).map_err(failed)?;
         let state = Arc::new(open_state(&options, &state_dir, &snapshots)?);
         let (shared, publisher) = Shared::new(Arc::clone(&state), snapshots, options.watch_buffer_events);
-        let applier = Applier::new(state, options.quota_bytes);
+        let applier = Applier::new(state);
         let store = Store::new(Arc::clone(&shared));
         let machine = StateMachine {
             options,
@@ -132,6 +129,9 @@ impl StateMachine {
             .collect::<Result<_, _>>()?;
         let committed = self.applier.commit(&self.publisher)?;
         self.shared.applied(committed);
+        for point in self.applier.take_hash_points() {
+            self.shared.offer_hash_point(point);
+        }
         Ok(replies)
     }
 
@@ -139,7 +139,7 @@ impl StateMachine {
         // Kept first: after a crash in between, openraft finds it and installs it again.
         let snapshot = self.shared.snapshots.keep_installed(snapshot)?;
         let state = Arc::new(build_state(&self.state_dir, &snapshot, self.options.cache_bytes)?);
-        self.applier = Applier::new(Arc::clone(&state), self.options.quota_bytes);
+        self.applier = Applier::new(Arc::clone(&state));
         let old = self.shared.replace(Arc::clone(&state));
         let revision = state.published.read().revision;
         self.publisher.reset(revision);

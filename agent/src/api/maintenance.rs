@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::maintenance_server::Maintenance;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -21,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::interceptor::Needs;
-use super::status::{ApiError, unimplemented};
+use super::status::ApiError;
 use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// The most that one message of a snapshot carries.
@@ -54,6 +55,15 @@ impl Maintenance for MaintenanceService {
                 alarms,
             }));
         }
+        let known =
+            AlarmAction::try_from(request.action).is_ok() && AlarmType::try_from(request.alarm).is_ok();
+        if !known {
+            // Nothing of that name can be raised or cleared. etcd 3.5 stops applying over one.
+            return Ok(Response::new(AlarmResponse {
+                header: api.header_now(),
+                alarms: Vec::new(),
+            }));
+        }
         match api.propose(&caller, Op::Alarm(request)).await? {
             (header, Outcome::Alarm(response)) => Ok(Response::new(AlarmResponse { header, ..response })),
             _ => Err(ApiError::UnexpectedReply.into()),
@@ -69,6 +79,9 @@ impl Maintenance for MaintenanceService {
         let mut errors: Vec<String> = store.alarms().iter().map(alarm_text).collect();
         if view.leader == 0 {
             errors.insert(0, ApiError::NoLeader.text().to_owned());
+        }
+        if api.node.disk_is_full() {
+            errors.push("the disk of the data directory is nearly full".to_owned());
         }
         Ok(Response::new(StatusResponse {
             header: api.header_now(),
@@ -173,18 +186,33 @@ impl Maintenance for MaintenanceService {
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
         self.0.admit(&request, Needs::Root).await?;
-        Err(unimplemented("downgrading the cluster"))
+        Err(downgrade_refusal(request.get_ref()).into())
     }
 }
 
-/// As in a `GET`: all, or only one member's, or only of one kind.
+/// As in a `GET`: all, or only of one kind. Whose they are is not asked, in etcd neither.
 fn alarms_asked_for(request: &AlarmRequest, mut alarms: Vec<AlarmMember>) -> Vec<AlarmMember> {
     let kind = request.alarm;
-    alarms.retain(|alarm| {
-        (request.member_id == 0 || alarm.member_id == request.member_id)
-            && (kind == AlarmType::None as i32 || alarm.alarm == kind)
-    });
+    alarms.retain(|alarm| kind == AlarmType::None as i32 || alarm.alarm == kind);
     alarms
+}
+
+/// There is no older release to go back to: every version is refused, in etcd's order of checks and with its words.
+fn downgrade_refusal(request: &DowngradeRequest) -> ApiError {
+    match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) if is_version(&request.version) => {
+            ApiError::InvalidDowngradeTarget
+        }
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) => ApiError::WrongDowngradeVersion,
+        Ok(DowngradeAction::Cancel) => ApiError::NoDowngrade,
+        Err(_) => ApiError::UnknownMethod,
+    }
+}
+
+/// `3.4` or `3.4.0`.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    matches!(parts.len(), 2 | 3) && parts.iter().all(|part| part.parse::<u32>().is_ok())
 }
 
 /// An alarm as etcd's status shows it, its last blank included.
@@ -348,9 +376,25 @@ mod tests {
             alarms_asked_for(&request, all.clone()).len()
         };
         assert_eq!(ask(0, AlarmType::None), 3);
-        assert_eq!(ask(2, AlarmType::None), 2);
+        assert_eq!(ask(2, AlarmType::None), 3, "whoever is named");
         assert_eq!(ask(0, AlarmType::Nospace), 2);
         assert_eq!(ask(2, AlarmType::Corrupt), 1);
-        assert_eq!(ask(3, AlarmType::None), 0);
+    }
+
+    #[test]
+    fn no_version_can_be_gone_back_to() {
+        let ask = |action: i32, version: &str| {
+            downgrade_refusal(&DowngradeRequest {
+                action,
+                version: version.to_owned(),
+            })
+        };
+        assert_eq!(ask(0, "3.4.0"), ApiError::InvalidDowngradeTarget);
+        assert_eq!(ask(1, "3.5"), ApiError::InvalidDowngradeTarget);
+        for wrong in ["", "3", "x", "3.x", "3.4.0.0", "3..4"] {
+            assert_eq!(ask(0, wrong), ApiError::WrongDowngradeVersion, "{wrong}");
+        }
+        assert_eq!(ask(2, ""), ApiError::NoDowngrade);
+        assert_eq!(ask(7, ""), ApiError::UnknownMethod);
     }
 }

@@ -44,6 +44,10 @@ pub(super) enum ApiError {
     AuthNotEnabled,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
+    InvalidDowngradeTarget,
+    WrongDowngradeVersion,
+    NoDowngrade,
+    UnknownMethod,
     /// A snapshot could not be written or read.
     SnapshotFailed,
 }
@@ -101,6 +105,16 @@ impl ApiError {
                 Code::FailedPrecondition,
                 "etcdserver: authentication is not enabled",
             ),
+            E::InvalidDowngradeTarget => (
+                Code::InvalidArgument,
+                "etcdserver: invalid downgrade target version",
+            ),
+            E::WrongDowngradeVersion => (
+                Code::InvalidArgument,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            E::NoDowngrade => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+            E::UnknownMethod => (Code::Unknown, "etcdserver: unknown method"),
             E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
             E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
         }
@@ -128,6 +142,7 @@ impl From<NodeError> for ApiError {
             NodeError::NotLeader => ApiError::NotLeader,
             NodeError::BadTransferee => ApiError::BadTransferee,
             NodeError::LeaseNotFound => ApiError::LeaseNotFound,
+            NodeError::NoSpace => ApiError::NoSpace,
             NodeError::Stopped => ApiError::Stopped,
         }
     }
@@ -198,6 +213,7 @@ mod tests {
             NodeError::NotLeader,
             NodeError::BadTransferee,
             NodeError::LeaseNotFound,
+            NodeError::NoSpace,
             NodeError::Stopped,
         ];
         check(
@@ -210,6 +226,7 @@ mod tests {
                 NotLeader: FailedPrecondition etcdserver: not leader
                 BadTransferee: FailedPrecondition etcdserver: bad leader transferee
                 LeaseNotFound: NotFound etcdserver: requested lease not found
+                NoSpace: ResourceExhausted etcdserver: mvcc: database space exceeded
                 Stopped: Unavailable etcdserver: server stopped
             "#]],
         );

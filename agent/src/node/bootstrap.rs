@@ -13,10 +13,12 @@ use raft_store::{LogStore, OpenLogError, OpenStoreError, StateMachine, StoreOpti
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::corruption::{self, CorruptionTask, HashTask};
 use super::forward::Forwarder;
 use super::identity::{InitialCluster, InitialClusterError};
 use super::leases::LeaseTask;
 use super::read_index::ReadIndexTask;
+use super::space::Space;
 use super::view::ViewTask;
 use super::{Inner, Node, Raft, Timeouts, leases, read_index};
 use crate::peer::PeerTimeouts;
@@ -45,6 +47,7 @@ pub struct NodeOptions {
     pub election_timeout: Duration,
     /// Applied entries between two snapshots.
     pub snapshot_count: u64,
+    /// Above which live data takes no puts; 0: no quota.
     pub quota_bytes: u64,
 }
 
@@ -80,6 +83,8 @@ pub struct NodeTasks {
     pub read_index: ReadIndexTask,
     pub leases: LeaseTask,
     pub publish: PublishTask,
+    pub hash: HashTask,
+    pub corruption: CorruptionTask,
     /// Changes to the reason when the log can no longer be written.
     pub log_failure: tokio::sync::watch::Receiver<Option<String>>,
 }
@@ -115,7 +120,6 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
     let (state_machine, store) = StateMachine::open(StoreOptions {
         dir: store_dir,
         cache_bytes: STORE_CACHE_BYTES,
-        quota_bytes: options.quota_bytes,
         watch_buffer_events: WATCH_BUFFER_EVENTS,
     })?;
     let config = raft_config(&options)?;
@@ -140,6 +144,7 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
     let (view_task, view) = ViewTask::new(raft.clone(), options.election_timeout);
     let (read_rounds, waiters) = mpsc::channel(read_index::WAITING);
     let (lease_commands, commands) = mpsc::channel(leases::QUEUED);
+    let (hashes, found_hashes) = mpsc::channel(corruption::QUEUED);
     let node = Node {
         inner: Arc::new(Inner {
             identity,
@@ -156,6 +161,8 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
             read_rounds,
             leases: lease_commands,
             in_flight: Semaphore::new(PROPOSALS_IN_FLIGHT),
+            space: Space::new(options.quota_bytes),
+            hashes,
         }),
     };
     let tasks = NodeTasks {
@@ -166,6 +173,8 @@ pub async fn start(options: NodeOptions) -> Result<(Node, NodeTasks), StartError
             node: node.clone(),
             client_urls: options.advertise_client_urls,
         },
+        hash: HashTask::new(node.clone()),
+        corruption: CorruptionTask::new(node.clone(), found_hashes),
         log_failure,
     };
     Ok((node, tasks))

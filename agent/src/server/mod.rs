@@ -15,7 +15,7 @@ use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
-use crate::node::{Node, RaftView};
+use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::peer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
@@ -52,7 +52,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let peers = Shutdown::new();
     let mut serving = JoinSet::new();
     let mut background = JoinSet::new();
-    let failure = spawn_node_tasks(tasks, &mut background);
+    let failure = spawn_node_tasks(tasks, &config, &clients, &mut background);
+    spawn_maintenance(&node, &config, &clients, &mut background);
 
     let peer_router = peer::server::routes(&node).into_axum_router();
     for port in peer_ports {
@@ -125,7 +126,12 @@ fn node_options(config: &RunConfig) -> NodeOptions {
 }
 
 /// Spawns what keeps the member going; the receiver tells when the log or Raft has failed.
-fn spawn_node_tasks(tasks: NodeTasks, background: &mut JoinSet<()>) -> watch::Receiver<Option<String>> {
+fn spawn_node_tasks(
+    tasks: NodeTasks,
+    config: &RunConfig,
+    shutdown: &Shutdown,
+    background: &mut JoinSet<()>,
+) -> watch::Receiver<Option<String>> {
     let (report, failure) = watch::channel(None);
     let raft_report = report.clone();
     background.spawn(async move {
@@ -152,7 +158,17 @@ fn spawn_node_tasks(tasks: NodeTasks, background: &mut JoinSet<()>) -> watch::Re
     background.spawn(tasks.read_index.run());
     background.spawn(tasks.leases.run());
     background.spawn(tasks.publish.run());
+    background.spawn(tasks.hash.run(shutdown.clone()));
+    background.spawn(tasks.corruption.run(config.corrupt_check_time, shutdown.clone()));
     failure
+}
+
+/// What keeps the store within its bounds.
+fn spawn_maintenance(node: &Node, config: &RunConfig, shutdown: &Shutdown, background: &mut JoinSet<()>) {
+    background.spawn(SpaceTask::new(node.clone(), config.data_dir.clone()).run(shutdown.clone()));
+    if let Some(retention) = config.auto_compaction {
+        background.spawn(AutoCompaction::new(node.clone(), retention).run(shutdown.clone()));
+    }
 }
 
 async fn failed(mut failure: watch::Receiver<Option<String>>) -> String {

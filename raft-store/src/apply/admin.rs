@@ -1,10 +1,12 @@
-//! Alarms, and what members publish of themselves.
+//! Alarms, hash checks, and what members publish of themselves.
 
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType};
 use proto::replicated::{Empty, PublishMember};
 
 use super::Applier;
+use crate::hash_check::HashPoint;
+use crate::raft_types::Membership;
 use crate::schema;
 use crate::state;
 use crate::store::MemberAttributes;
@@ -37,6 +39,35 @@ impl Applier {
             .map(|(member_id, alarm)| AlarmMember { member_id, alarm })
             .collect();
         AlarmResponse { header: None, alarms }
+    }
+
+    /// An alarm speaks of a member's own store, and goes with the member.
+    pub(super) fn clear_alarms_of_removed(&mut self, membership: &Membership) {
+        let removed: Vec<(u64, i32)> = self
+            .alarms
+            .iter()
+            .filter(|(id, _)| {
+                self.membership.membership().get_node(id).is_some() && membership.get_node(id).is_none()
+            })
+            .copied()
+            .collect();
+        for alarm in removed {
+            self.alarms.remove(&alarm);
+            self.batch.delete(schema::alarm(alarm.0, alarm.1));
+        }
+    }
+
+    /// Notes where the store is to be hashed. It changes nothing: members may find different hashes, and what follows
+    /// from that comes back as an alarm.
+    pub(super) fn hash_check(&mut self) {
+        let index = self.applied.map_or(0, |id| id.index());
+        let point = HashPoint::new(
+            self.state.clone(),
+            index,
+            self.writer.compacted(),
+            self.writer.revision(),
+        );
+        self.hash_points.push(point);
     }
 
     pub(super) fn publish_member(&mut self, request: PublishMember) -> Empty {

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod golden;
+mod hash;
 mod kv;
 mod lease;
 mod model;
