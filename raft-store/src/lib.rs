@@ -19,6 +19,7 @@ mod log_store;
 mod migrate;
 mod mvcc;
 mod raft_types;
+pub mod restore;
 mod schema;
 pub mod snapshot;
 mod state;

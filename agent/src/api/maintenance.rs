@@ -15,7 +15,6 @@ use proto::etcdserverpb::{
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use raft_store::{HashKv, SnapshotFile};
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,8 +27,8 @@ use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 /// The most that one message of a snapshot carries.
 const SNAPSHOT_BLOB_BYTES: usize = 32 * 1024;
 
-/// A saved snapshot is this many bytes times n, and its hash: what tells clients that the hash is there.
-const SNAPSHOT_UNIT_BYTES: u64 = 512;
+/// The SHA-256 at the end of a snapshot.
+const SNAPSHOT_HASH_BYTES: usize = 32;
 
 /// Messages of a snapshot that wait for a slow client.
 const SNAPSHOT_QUEUE: usize = 8;
@@ -256,50 +255,43 @@ async fn send_file(
     Ok(())
 }
 
-/// A file as the blobs of a snapshot: its bytes, zeroes up to a whole unit, and the SHA-256 of all before.
+/// A snapshot file as the blobs of an answer. The file is as etcd's clients expect a snapshot: whole units, and then
+/// the SHA-256 of all before, which is a blob of its own.
 #[derive(Debug)]
 struct Blobs<R> {
     reader: R,
-    file_bytes_left: u64,
-    padding_bytes_left: u64,
-    /// `None` once the hash was given.
-    hasher: Option<Sha256>,
+    /// What is left of the file, the hash not counted.
+    content_bytes_left: u64,
+    hash_is_left: bool,
 }
 
 impl<R: AsyncRead + Unpin> Blobs<R> {
     fn new(reader: R, size_bytes: u64) -> Blobs<R> {
-        let padding_bytes_left = size_bytes.next_multiple_of(SNAPSHOT_UNIT_BYTES) - size_bytes;
         Blobs {
             reader,
-            file_bytes_left: size_bytes,
-            padding_bytes_left,
-            hasher: Some(Sha256::new()),
+            content_bytes_left: size_bytes.saturating_sub(SNAPSHOT_HASH_BYTES as u64),
+            hash_is_left: true,
         }
     }
 
     /// The next blob, and how many bytes are left after it, the hash not counted.
     async fn next(&mut self) -> io::Result<Option<(Bytes, u64)>> {
-        let Some(hasher) = &mut self.hasher else {
+        if self.content_bytes_left == 0 && !self.hash_is_left {
             return Ok(None);
-        };
-        let left = self.file_bytes_left + self.padding_bytes_left;
-        if left == 0 {
-            let hash = self.hasher.take().map(Sha256::finalize).unwrap_or_default();
-            return Ok(Some((Bytes::copy_from_slice(&hash), 0)));
         }
-        let len = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(SNAPSHOT_BLOB_BYTES);
+        let len = match self.content_bytes_left {
+            0 => {
+                self.hash_is_left = false;
+                SNAPSHOT_HASH_BYTES
+            }
+            left => usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(SNAPSHOT_BLOB_BYTES),
+        };
         let mut blob = vec![0; len];
-        let from_file = usize::try_from(self.file_bytes_left)
-            .unwrap_or(usize::MAX)
-            .min(len);
-        let (read, _padding) = blob.split_at_mut(from_file);
-        self.reader.read_exact(read).await?;
-        self.file_bytes_left -= from_file as u64;
-        self.padding_bytes_left -= (len - from_file) as u64;
-        hasher.update(&blob);
-        Ok(Some((blob.into(), left - len as u64)))
+        self.reader.read_exact(&mut blob).await?;
+        self.content_bytes_left = self.content_bytes_left.saturating_sub(len as u64);
+        Ok(Some((blob.into(), self.content_bytes_left)))
     }
 }
 
@@ -308,47 +300,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn snapshots_are_padded_and_end_in_their_hash() {
-        for size in [
-            0_usize,
-            1,
-            511,
-            512,
-            513,
-            32 * 1024 - 1,
-            32 * 1024,
-            32 * 1024 + 1,
-            100_000,
-        ] {
-            let file: Vec<u8> = (0..size).map(|byte| byte as u8).collect();
-            let mut blobs = Blobs::new(file.as_slice(), size as u64);
-            let mut all = Vec::new();
-            let mut left_before = None;
+    async fn a_snapshot_is_sent_as_it_is_with_its_hash_last() {
+        for content in [512_usize, 32 * 1024, 32 * 1024 + 512, 102_400] {
+            let file: Vec<u8> = (0..content + 32).map(|byte| byte as u8).collect();
+            let mut blobs = Blobs::new(file.as_slice(), file.len() as u64);
+            let (mut sent, mut last) = (Vec::new(), Bytes::new());
             while let Some((blob, left)) = blobs.next().await.unwrap() {
                 assert!(blob.len() <= SNAPSHOT_BLOB_BYTES);
-                if let Some(before) = left_before {
-                    assert!(
-                        before == left + blob.len() as u64 || (before, left) == (0, 0),
-                        "size {size}"
-                    );
-                }
-                left_before = Some(left);
-                all.extend_from_slice(&blob);
+                sent.extend_from_slice(&blob);
+                assert_eq!(left as usize, content.saturating_sub(sent.len()));
+                last = blob;
             }
-            assert_eq!(left_before, Some(0));
-            let (body, hash) = all.split_at(all.len() - 32);
-            assert_eq!(body.len() % 512, 0, "size {size}");
-            assert!(
-                body.starts_with(&file) && body[size..].iter().all(|byte| *byte == 0),
-                "size {size}"
-            );
-            assert_eq!(hash, Sha256::digest(body).as_slice(), "size {size}");
+            assert_eq!(sent, file);
+            assert_eq!(last.len(), 32);
         }
     }
 
     #[tokio::test]
     async fn a_file_that_became_shorter_is_an_error() {
-        let mut blobs = Blobs::new([0_u8; 10].as_slice(), 11);
+        let mut blobs = Blobs::new([0_u8; 10].as_slice(), 43);
         assert_eq!(
             blobs.next().await.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof

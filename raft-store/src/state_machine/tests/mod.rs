@@ -7,6 +7,7 @@ mod kv;
 mod lease;
 mod model;
 mod recovery;
+mod restore;
 mod snapshot;
 mod suite;
 mod txn;
