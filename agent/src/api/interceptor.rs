@@ -50,6 +50,13 @@ impl Caller {
     }
 }
 
+/// Who a connection's verified client certificate names: an extension of each request on it. It names the user only
+/// where a call carries no token, and never through the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub common_name: String,
+}
+
 /// Admits a call.
 pub(super) fn admit(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Result<Caller, ApiError> {
     let requires_leader = metadata.get("hasleader").is_some_and(|value| value == "true");
