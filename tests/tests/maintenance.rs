@@ -91,10 +91,8 @@ async fn a_used_up_quota_lifts_itself() {
         physical: true,
     };
     client.kv.compact(compact).await.expect("compaction works");
-    wait::until("puts to be taken again", async || {
-        client.put("small", b"").await.ok()
-    })
-    .await;
+    let put_again = async || cluster.client(0).put("small", b"").await.ok();
+    wait::until("puts to be taken again", put_again).await;
     let alarms = client
         .maintenance
         .alarm(AlarmRequest::default())
@@ -475,7 +473,7 @@ async fn what_stays_on_disk_after_a_large_delete() {
             value
                 .iter_mut()
                 .enumerate()
-                .for_each(|(at, byte)| *byte = (at * (i + 7) >> 3) as u8);
+                .for_each(|(at, byte)| *byte = ((at * (i + 7)) >> 3) as u8);
             client.put(&format!("k{i}"), &value).await.expect("put");
         }
         sizes(&mut client, &format!("round {round}, put")).await;

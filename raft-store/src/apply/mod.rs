@@ -216,16 +216,12 @@ impl Applier {
     /// disk are its API's to look at.
     fn forbids(&self, op: &Op) -> Option<Refusal> {
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
-        let is_data = matches!(
-            op,
-            Op::Put(_)
-                | Op::DeleteRange(_)
-                | Op::Txn(_)
-                | Op::Compact(_)
-                | Op::LeaseGrant(_)
-                | Op::LeaseRevoke(_)
-        );
-        if is_data && raised(AlarmType::Corrupt) {
+        let changes_data = match op {
+            Op::Put(_) | Op::DeleteRange(_) | Op::Compact(_) | Op::LeaseGrant(_) | Op::LeaseRevoke(_) => true,
+            Op::Txn(request) => !growth::only_reads(request),
+            _ => false,
+        };
+        if changes_data && raised(AlarmType::Corrupt) {
             return Some(Refusal::Corrupt);
         }
         (growth_bytes(op) > 0 && raised(AlarmType::Nospace)).then_some(Refusal::NoSpace)
