@@ -99,7 +99,8 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// There is nothing to defragment: the store gives space back by itself.
+    /// Answers at once, and stalls nothing: the store uses the space of what was removed again by itself, and a file
+    /// that has become many times larger than what it holds is written anew when the member starts.
     async fn defragment(
         &self,
         request: Request<DefragmentRequest>,
