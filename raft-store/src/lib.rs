@@ -13,11 +13,13 @@
 mod apply;
 mod backend;
 pub mod convert;
+mod hash_check;
 mod lease;
 mod log_store;
 mod migrate;
 mod mvcc;
 mod raft_types;
+pub mod restore;
 mod schema;
 pub mod snapshot;
 mod state;
@@ -29,6 +31,8 @@ mod txn;
 pub mod wal;
 pub mod watch;
 
+pub use apply::growth_bytes;
+pub use hash_check::HashPoint;
 pub use lease::{LeaseEvent, LeaseFeed, LeaseNews};
 pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{

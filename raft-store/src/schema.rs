@@ -63,6 +63,11 @@ pub(crate) fn chunk(revision: Revision, number: u32) -> Vec<u8> {
     key
 }
 
+/// Whether a key speaks of the cluster itself rather than of what it stores: of no meaning in another.
+pub(crate) fn is_of_the_cluster(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(MEMBER | ALARM | REMOVED)))
+}
+
 /// The keys of all records of the revisions `from..=to`.
 pub(crate) fn records(from: i64, to: i64) -> Range<Vec<u8>> {
     record(Revision { main: from, sub: 0 })..record(Revision {

@@ -36,9 +36,6 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// sled's page cache, in bytes.
     pub cache_bytes: u64,
-    /// Puts are refused while live data is above this many bytes. 0: no quota. It decides what a replicated request
-    /// does, so it must be the same on all members.
-    pub quota_bytes: u64,
     /// Events kept for one watcher that reads slower than writes arrive; past that it catches up from history.
     pub watch_buffer_events: usize,
 }
@@ -89,7 +86,7 @@ impl StateMachine {
         let snapshots = Snapshots::open(options.dir.join("snapshots")).map_err(failed)?;
         let state = Arc::new(open_state(&options, &state_dir, &snapshots)?);
         let (shared, publisher) = Shared::new(Arc::clone(&state), snapshots, options.watch_buffer_events);
-        let applier = Applier::new(state, options.quota_bytes);
+        let applier = Applier::new(state);
         let store = Store::new(Arc::clone(&shared));
         let machine = StateMachine {
             options,
@@ -142,6 +139,9 @@ impl StateMachine {
             .timed
             .run(DiskWork::StoreCommit, || self.applier.commit(&self.publisher))?;
         self.shared.applied(committed);
+        for point in self.applier.take_hash_points() {
+            self.shared.offer_hash_point(point);
+        }
         Ok(replies)
     }
 
@@ -149,7 +149,7 @@ impl StateMachine {
         // Kept first: after a crash in between, openraft finds it and installs it again.
         let snapshot = self.shared.snapshots.keep_installed(snapshot)?;
         let state = Arc::new(build_state(&self.state_dir, &snapshot, self.options.cache_bytes)?);
-        self.applier = Applier::new(Arc::clone(&state), self.options.quota_bytes);
+        self.applier = Applier::new(Arc::clone(&state));
         let old = self.shared.replace(Arc::clone(&state));
         let revision = state.published.read().revision;
         self.publisher.reset(revision);

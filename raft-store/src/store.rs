@@ -5,13 +5,14 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use proto::etcdserverpb::{AlarmMember, RangeRequest, TxnRequest, TxnResponse};
 use proto::mvccpb::KeyValue;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::apply::Committed;
+use crate::hash_check::HashPoint;
 use crate::lease::{LeaseFeed, LeaseFeedSender};
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
@@ -22,6 +23,9 @@ use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQue
 
 /// How often a read of the current revision starts again because compaction overtook it.
 const OVERTAKEN_LIMIT: usize = 16;
+
+/// Hash points that wait to be hashed: each holds back the removal of compacted history.
+const HASH_POINTS: usize = 2;
 
 /// A cloneable handle for reads at the applied state.
 #[derive(Clone)]
@@ -38,6 +42,7 @@ pub(crate) struct Shared {
     /// The index of the last applied entry, `None` before the first.
     applied: watch::Sender<Option<u64>>,
     lease_feed: LeaseFeedSender,
+    hash_points: Mutex<Option<mpsc::Sender<HashPoint>>>,
 }
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
@@ -275,15 +280,41 @@ impl Store {
             _ if revision < pin.revision() => return Err(ReadError::Compacted),
             _ => revision,
         };
-        let hash = mvcc::hash(&state.backend, &state.index, &pin, hash_revision).map_err(|error| {
-            tracing::error!(error = %io::Error::from(error), "a read failed");
-            ReadError::Failed
-        })?;
+        let hash =
+            mvcc::hash(&state.backend, &state.index, pin.revision(), hash_revision).map_err(|error| {
+                tracing::error!(error = %io::Error::from(error), "a read failed");
+                ReadError::Failed
+            })?;
         Ok(HashKv {
             hash,
             hash_revision,
             compact_revision: pin.revision(),
         })
+    }
+
+    /// Bytes of everything that is not compacted: the same on all members, and what a quota is about.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.shared.state().published.read().live_bytes
+    }
+
+    /// Completes once all that is compacted is also removed from the store.
+    pub async fn wait_swept(&self) {
+        let state = self.shared.state();
+        let mut ended = state.sweeper.ended();
+        while !state.sweeper.is_done(&state.index) {
+            // It fails only when the sender is gone, which the state holds.
+            let _ = ended.changed().await;
+        }
+    }
+
+    /// Receives the positions at which the log asks for the store's hash. The last caller gets them; one that is
+    /// slow misses some.
+    #[must_use]
+    pub fn hash_points(&self) -> mpsc::Receiver<HashPoint> {
+        let (sender, receiver) = mpsc::channel(HASH_POINTS);
+        *self.shared.hash_points.lock() = Some(sender);
+        receiver
     }
 
     /// Bytes on disk, and bytes of live data.
@@ -343,6 +374,7 @@ impl Shared {
                 hub,
                 applied: watch::Sender::new(applied),
                 lease_feed: LeaseFeedSender::new(),
+                hash_points: Mutex::new(None),
             }
         });
         (shared, writer.expect("set by the closure, which has run"))
@@ -361,6 +393,13 @@ impl Shared {
     pub(crate) fn applied(&self, committed: Committed) {
         self.tell_applied();
         self.lease_feed.tell(committed.leases);
+    }
+
+    /// Hands a hash point to whoever hashes; dropped where nobody does, or is too slow.
+    pub(crate) fn offer_hash_point(&self, point: HashPoint) {
+        if let Some(sender) = &*self.hash_points.lock() {
+            let _ = sender.try_send(point);
+        }
     }
 
     /// Puts another state in service. Returns the former one.

@@ -106,8 +106,14 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let KvService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
-        match api.propose(&caller, Op::Compact(request.into_inner())).await? {
-            (header, Outcome::Compact(_)) => Ok(Response::new(CompactionResponse { header })),
+        let request = request.into_inner();
+        match api.propose(&caller, Op::Compact(request)).await? {
+            (header, Outcome::Compact(_)) => {
+                if request.physical {
+                    api.node.store().wait_swept().await;
+                }
+                Ok(Response::new(CompactionResponse { header }))
+            }
             _ => Err(ApiError::UnexpectedReply.into()),
         }
     }

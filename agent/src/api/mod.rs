@@ -40,9 +40,9 @@ use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, reply};
-use raft_store::{ReadError, Store};
 use proto::v3electionpb::election_server::ElectionServer;
 use proto::v3lockpb::lock_server::LockServer;
+use raft_store::{ReadError, Store};
 use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::service::Routes;
@@ -79,7 +79,7 @@ pub struct ApiOptions {
     pub progress_notify_interval: Duration,
     /// The most watches on one stream.
     pub max_watches_per_stream: usize,
-    /// As configured for the store; 0: none. Only reported.
+    /// As configured for the node; 0: none. Only reported.
     pub quota_bytes: u64,
 }
 
@@ -216,6 +216,7 @@ impl Api {
 
     /// Replicates `op` on behalf of `caller` and returns apply's answer and the header it belongs to.
     async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
+        self.node.check_room(&op)?;
         let pending = self.metrics.proposal();
         let reply = self
             .node

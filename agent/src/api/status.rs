@@ -60,6 +60,10 @@ pub(super) enum ApiError {
     Unhealthy,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
+    InvalidDowngradeTarget,
+    WrongDowngradeVersion,
+    NoDowngrade,
+    UnknownMethod,
     /// A snapshot could not be written or read.
     SnapshotFailed,
 }
@@ -141,6 +145,16 @@ impl ApiError {
                 "etcdserver: re-configuration failed due to not enough started members",
             ),
             E::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+            E::InvalidDowngradeTarget => (
+                Code::InvalidArgument,
+                "etcdserver: invalid downgrade target version",
+            ),
+            E::WrongDowngradeVersion => (
+                Code::InvalidArgument,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            E::NoDowngrade => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+            E::UnknownMethod => (Code::Unknown, "etcdserver: unknown method"),
             E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
             E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
         }
@@ -168,6 +182,7 @@ impl From<NodeError> for ApiError {
             NodeError::NotLeader => ApiError::NotLeader,
             NodeError::BadTransferee => ApiError::BadTransferee,
             NodeError::LeaseNotFound => ApiError::LeaseNotFound,
+            NodeError::NoSpace => ApiError::NoSpace,
             NodeError::Stopped => ApiError::Stopped,
         }
     }
@@ -268,6 +283,7 @@ mod tests {
             NodeError::NotLeader,
             NodeError::BadTransferee,
             NodeError::LeaseNotFound,
+            NodeError::NoSpace,
             NodeError::Stopped,
         ];
         check(
@@ -280,6 +296,7 @@ mod tests {
                 NotLeader: FailedPrecondition etcdserver: not leader
                 BadTransferee: FailedPrecondition etcdserver: bad leader transferee
                 LeaseNotFound: NotFound etcdserver: requested lease not found
+                NoSpace: ResourceExhausted etcdserver: mvcc: database space exceeded
                 Stopped: Unavailable etcdserver: server stopped
             "#]],
         );

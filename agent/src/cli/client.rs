@@ -206,6 +206,14 @@ impl Client {
         .await
     }
 
+    /// Raises or clears an alarm. Harmless to repeat.
+    pub(crate) async fn set_alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, CliError> {
+        self.call(Repeat::Always, async |channel| {
+            maintenance(channel).alarm(request).await
+        })
+        .await
+    }
+
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, CliError> {
         let request = pb::HashKvRequest { revision };
         self.call(Repeat::Always, async |channel| {

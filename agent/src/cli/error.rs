@@ -128,7 +128,11 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         ),
         (
             "database space exceeded",
-            "delete what is not needed, then `agentctl kv compact`",
+            "delete what is not needed, then `agentctl compact`: puts are taken again by themselves",
+        ),
+        (
+            "corrupt cluster",
+            "a member's store differs: `agentctl alarm list` names it, replace it, then `agentctl alarm disarm`",
         ),
         (
             "requested lease not found",

@@ -2,8 +2,10 @@
 //!
 //! Every command is a client of the etcd API and of nothing else, so that it works from any machine and against any
 //! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
-//! Never touches a member's data directory.
+//! Only `snapshot
+//! restore` makes a data directory; none is ever changed.
 
+mod alarm;
 mod apply;
 mod change;
 mod client;
@@ -73,6 +75,12 @@ enum Command {
     /// How the members are
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// What the members have raised against themselves
+    #[command(subcommand)]
+    Alarm(alarm::AlarmCommand),
+    /// Forget the history before a revision
+    #[command(visible_alias = "compaction")]
+    Compact(kv::compact::CompactArgs),
     /// Hand leadership to another member
     MoveLeader(member::MoveLeaderArgs),
     /// Leases: keys that go when nobody renews them
@@ -161,6 +169,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Delete(args) => args.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
+        Command::Alarm(command) => command.run(&session).await,
+        Command::Compact(args) => args.run(&session).await,
         Command::MoveLeader(args) => args.run(&session).await,
         Command::Lease(command) => command.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
@@ -236,6 +246,12 @@ mod tests {
             "lease list",
             "lease keep-alive ff --once",
             "snapshot save file",
+            "snapshot status file -w json",
+            "snapshot restore file --data-dir d --name a --initial-cluster a=http://a:1,b=http://b:1 --initial-cluster-token t --initial-advertise-peer-urls http://a:1 --bump-revision 5 --mark-compacted",
+            "alarm list",
+            "alarm disarm",
+            "compact 3 --physical",
+            "compaction 3",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --provider OVH --address 10.0.0.1 --allow-plaintext",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --binary-url https://a/b --binary-sha256 00",
             "dev kill ovh",

@@ -16,6 +16,7 @@ use raft_store::{LogStore, OpenLogError, OpenStoreError, StateMachine, Stopwatch
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::corruption::{self, CorruptionTask, HashTask};
 use super::form::FormTask;
 use super::forward::Forwarder;
 use super::identity::{InitialCluster, InitialClusterError};
@@ -24,6 +25,7 @@ use super::leases::LeaseTask;
 use super::member_task::{self, MembershipTask};
 use super::read_index::ReadIndexTask;
 use super::removal::RemovalTask;
+use super::space::Space;
 use super::view::ViewTask;
 use super::{Inner, Node, Raft, Timeouts, leases, read_index};
 use crate::peer::PeerTimeouts;
@@ -54,6 +56,7 @@ pub struct NodeOptions {
     pub lease_checkpoint_interval: Duration,
     /// Applied entries between two snapshots.
     pub snapshot_count: u64,
+    /// Above which live data takes no puts; 0: no quota.
     pub quota_bytes: u64,
     /// What the disk's work is measured with.
     pub stopwatch: Arc<dyn Stopwatch>,
@@ -125,6 +128,8 @@ pub struct NodeTasks {
     pub removal: RemovalTask,
     /// Where this member may be the one that forms a new cluster.
     pub form: Option<FormTask>,
+    pub hash: HashTask,
+    pub corruption: CorruptionTask,
     /// Changes to the reason when the log can no longer be written.
     pub log_failure: tokio::sync::watch::Receiver<Option<String>>,
 }
@@ -196,7 +201,6 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
     let (state_machine, store) = StateMachine::open(StoreOptions {
         dir: store_dir(&options),
         cache_bytes: STORE_CACHE_BYTES,
-        quota_bytes: options.quota_bytes,
         watch_buffer_events: WATCH_BUFFER_EVENTS,
     })?;
     log.time_with(options.stopwatch.clone());
@@ -224,6 +228,7 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
     let (read_rounds, waiters) = mpsc::channel(read_index::WAITING);
     let (lease_commands, commands) = mpsc::channel(leases::QUEUED);
     let (member_changes, changes) = mpsc::channel(member_task::QUEUED);
+    let (hashes, found_hashes) = mpsc::channel(corruption::QUEUED);
     let node = Node {
         inner: Arc::new(Inner {
             identity,
@@ -242,6 +247,8 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
             read_rounds,
             leases: lease_commands,
             in_flight: Semaphore::new(PROPOSALS_IN_FLIGHT),
+            space: Space::new(options.quota_bytes),
+            hashes,
         }),
     };
     // One that took the id of a member that was added to a running cluster never forms one.
@@ -268,6 +275,8 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
         ),
         removal: RemovalTask::new(node.clone()),
         form: may_form.then(|| FormTask::new(node.clone(), options.initial_cluster.members)),
+        hash: HashTask::new(node.clone()),
+        corruption: CorruptionTask::new(node.clone(), found_hashes),
         log_failure,
     };
     Ok((node, tasks))

@@ -163,6 +163,12 @@ impl Node {
                     Err(_) => node.not_leader(),
                 }
             }),
+            forward_request::Request::StoreHash(hash) => Box::pin(async move {
+                match node.note_hash(hash) {
+                    Ok(()) => forward_response::Response::StoreHashNoted(proto::replicated::Empty {}),
+                    Err(_) => node.not_leader(),
+                }
+            }),
             forward_request::Request::LeaseKeepAlive(id) => Box::pin(async move {
                 match node.lease_keep_alive_here(id).await {
                     Ok(ttl) => forward_response::Response::LeaseTtlSeconds(ttl),

@@ -22,7 +22,7 @@ use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
-use crate::node::{Node, RaftView};
+use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::peer;
 use crate::peer::describe::Describer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
@@ -100,7 +100,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
     describer.set_node(&node);
     let mut background = JoinSet::new();
     let removed = options.removed(node.member_id()).to_string();
-    let failure = spawn_node_tasks(tasks, removed, &mut background);
+    let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
+    spawn_maintenance(&node, &config, &clients, &mut background);
 
     let context = api_context(&node, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
@@ -190,6 +191,8 @@ fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Dura
 fn spawn_node_tasks(
     tasks: NodeTasks,
     removed: String,
+    config: &RunConfig,
+    shutdown: &Shutdown,
     background: &mut JoinSet<()>,
 ) -> watch::Receiver<Option<String>> {
     let (report, failure) = watch::channel(None);
@@ -228,7 +231,17 @@ fn spawn_node_tasks(
     background.spawn(tasks.read_index.run());
     background.spawn(tasks.leases.run());
     background.spawn(tasks.publish.run());
+    background.spawn(tasks.hash.run(shutdown.clone()));
+    background.spawn(tasks.corruption.run(config.corrupt_check_time, shutdown.clone()));
     failure
+}
+
+/// What keeps the store within its bounds.
+fn spawn_maintenance(node: &Node, config: &RunConfig, shutdown: &Shutdown, background: &mut JoinSet<()>) {
+    background.spawn(SpaceTask::new(node.clone(), config.data_dir.clone()).run(shutdown.clone()));
+    if let Some(retention) = config.auto_compaction {
+        background.spawn(AutoCompaction::new(node.clone(), retention).run(shutdown.clone()));
+    }
 }
 
 async fn failed(mut failure: watch::Receiver<Option<String>>) -> String {

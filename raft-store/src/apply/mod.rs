@@ -9,6 +9,7 @@
 //! [`Applier::commit`] writes them in one batch with the applied id, then publishes them to readers.
 
 mod admin;
+mod growth;
 mod kv;
 mod lease;
 mod txn;
@@ -17,11 +18,14 @@ use std::sync::Arc;
 
 use openraft::EntryPayload;
 use prost::Message;
-use proto::etcdserverpb::{AlarmType, CompactionResponse, RequestOp, TxnRequest, request_op};
-use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
+use proto::etcdserverpb::{AlarmType, CompactionResponse};
+use proto::replicated::{Empty, Refusal, Reply, Request, reply, request::Op};
+
+pub use self::growth::growth_bytes;
 
 use self::lease::LeaseWriter;
 use crate::backend::{BackendError, Batch};
+use crate::hash_check::HashPoint;
 use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
@@ -66,12 +70,12 @@ pub(crate) struct Applier {
     removed: Removed,
     applied: Option<LogId>,
     membership: StoredMembership,
-    quota_bytes: u64,
+    hash_points: Vec<HashPoint>,
 }
 
 impl Applier {
-    /// Goes on from what `state` has published. `quota_bytes` 0: no quota. It must be the same on all members.
-    pub(crate) fn new(state: Arc<State>, quota_bytes: u64) -> Applier {
+    /// Goes on from what `state` has published.
+    pub(crate) fn new(state: Arc<State>) -> Applier {
         let published = state.published.read().clone();
         Applier {
             writer: Writer::new(Arc::clone(&state)),
@@ -83,7 +87,7 @@ impl Applier {
             removed: published.removed,
             applied: published.applied,
             membership: published.membership,
-            quota_bytes,
+            hash_points: Vec::new(),
         }
     }
 
@@ -161,6 +165,11 @@ impl Applier {
         })
     }
 
+    /// Where the chunk asks for the store's hash. To be taken once it is committed.
+    pub(crate) fn take_hash_points(&mut self) -> Vec<HashPoint> {
+        std::mem::take(&mut self.hash_points)
+    }
+
     fn apply_command(&mut self, command: &Command) -> Result<reply::Result, BackendError> {
         // An undecodable request comes from a newer member: every member of this version answers the same.
         let op = Request::decode(command.0.clone())
@@ -201,38 +210,30 @@ impl Applier {
             }
             Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request))),
             Op::PublishMember(request) => Ok(reply::Result::PublishMember(self.publish_member(request))),
+            Op::HashCheck(Empty {}) => {
+                self.hash_check();
+                Ok(reply::Result::HashCheck(Empty {}))
+            }
         }
     }
 
-    /// Why the state of the whole store forbids a request, whoever asks.
+    /// Why an alarm forbids a request, whoever asks. Only what is replicated decides: a member's own quota and its own
+    /// disk are its API's to look at.
     fn forbids(&self, op: &Op) -> Option<Refusal> {
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
-        let administers = matches!(
-            op,
-            Op::LeaseCheckpoint(_) | Op::LeaseCheckpoints(_) | Op::Alarm(_) | Op::PublishMember(_)
-        );
-        if !administers && raised(AlarmType::Corrupt) {
-            return Some(Refusal::Corrupt);
-        }
-        let grows = match op {
-            Op::Put(_) | Op::LeaseGrant(_) => true,
-            Op::Txn(request) => puts(request),
+        let changes_data = match op {
+            Op::Put(_)
+            | Op::DeleteRange(_)
+            | Op::Compact(_)
+            | Op::LeaseGrant(_)
+            | Op::LeaseRevoke(_)
+            | Op::LeaseExpire(_) => true,
+            Op::Txn(request) => !growth::only_reads(request),
             _ => false,
         };
-        let over_quota = self.quota_bytes > 0 && self.writer.live_bytes() > self.quota_bytes;
-        (grows && (over_quota || raised(AlarmType::Nospace))).then_some(Refusal::NoSpace)
+        if changes_data && raised(AlarmType::Corrupt) {
+            return Some(Refusal::Corrupt);
+        }
+        (growth_bytes(op) > 0 && raised(AlarmType::Nospace)).then_some(Refusal::NoSpace)
     }
-}
-
-/// Whether a Txn puts anything on any path.
-fn puts(request: &TxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .any(|RequestOp { request }| match request {
-            Some(request_op::Request::RequestPut(_)) => true,
-            Some(request_op::Request::RequestTxn(nested)) => puts(nested),
-            _ => false,
-        })
 }

@@ -184,6 +184,19 @@ pub(crate) fn hash_kv(response: &pb::HashKvResponse) -> Value {
         .value()
 }
 
+pub(crate) fn alarms(response: &pb::AlarmResponse) -> Value {
+    let alarm = |alarm: &pb::AlarmMember| {
+        Object::default()
+            .with("memberID", alarm.member_id)
+            .with("alarm", alarm.alarm)
+            .value()
+    };
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("alarms", response.alarms.iter().map(alarm).collect::<Vec<_>>())
+        .value()
+}
+
 /// The header's fields and the answer's own on one level, as the Go client holds a lease's answers.
 fn flat(response: Option<&pb::ResponseHeader>, fields: Value) -> Value {
     let mut flat = header(response);

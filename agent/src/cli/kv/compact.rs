@@ -19,7 +19,7 @@ pub(in crate::cli) struct CompactArgs {
 }
 
 impl CompactArgs {
-    pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+    pub(in crate::cli) async fn run(self, session: &Session) -> Result<(), CliError> {
         let request = pb::CompactionRequest {
             revision: self.revision,
             physical: self.physical,

@@ -1,4 +1,4 @@
-//! Leases, alarms, the quota, and what members publish.
+//! Leases, alarms, live bytes, and what members publish.
 
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{
@@ -14,6 +14,14 @@ use crate::store::{LeaseInfo, MemberAttributes};
 
 fn grant(id: i64) -> Op {
     Op::LeaseGrant(LeaseGrantRequest { id, ttl: 60 })
+}
+
+fn alarm(action: AlarmAction, member_id: u64, alarm: AlarmType) -> Op {
+    Op::Alarm(AlarmRequest {
+        action: action.into(),
+        member_id,
+        alarm: alarm.into(),
+    })
 }
 
 fn revoke(id: i64) -> Op {
@@ -166,13 +174,6 @@ async fn the_feed_tells_what_came_and_went_and_pages_show_all() {
 fn alarms_answer_as_etcd_and_stop_what_they_must() {
     let mut fixture = Fixture::new();
     fixture.done(put("a", "1"));
-    let alarm = |action: AlarmAction, member_id, alarm: AlarmType| {
-        Op::Alarm(AlarmRequest {
-            action: action.into(),
-            member_id,
-            alarm: alarm.into(),
-        })
-    };
     let mut answer = |op| match fixture.done(op) {
         reply::Result::Alarm(response) => response
             .alarms
@@ -213,15 +214,29 @@ fn alarms_answer_as_etcd_and_stop_what_they_must() {
 }
 
 #[test]
-fn over_its_quota_the_store_takes_no_puts_until_history_is_given_up() {
-    let mut fixture = Fixture::with_quota(10_000);
-    let mut puts = 0;
-    while fixture.store.size_bytes().1 <= 10_000 {
+fn live_bytes_grow_with_history_and_shrink_when_it_is_given_up() {
+    let mut fixture = Fixture::new();
+    for _ in 0..16 {
         fixture.done(put("k", &"v".repeat(500)));
-        puts += 1;
     }
-    assert_eq!(puts, 16, "each counts its key, its value and 128 bytes");
-    assert_eq!(fixture.refused(put("k", "")), Refusal::NoSpace);
+    assert_eq!(
+        fixture.store.live_bytes(),
+        16 * 629,
+        "each counts its key, its value and 128 bytes"
+    );
+    let revision = fixture.store.revision();
+    fixture.done(compact(revision));
+    assert_eq!(fixture.store.live_bytes(), 629);
+    fixture.done(put("k", ""));
+    // Counted from disk it is the same, however much was swept.
+    let live = fixture.store.live_bytes();
+    assert_eq!(fixture.reopen().store.live_bytes(), live);
+}
+
+#[test]
+fn a_txn_that_may_put_is_refused_without_space_whichever_branch_it_would_take() {
+    let mut fixture = Fixture::new();
+    fixture.done(alarm(AlarmAction::Activate, 2, AlarmType::Nospace));
     let txn = |op| {
         Op::Txn(TxnRequest {
             success: vec![],
@@ -230,15 +245,27 @@ fn over_its_quota_the_store_takes_no_puts_until_history_is_given_up() {
         })
     };
     assert_eq!(fixture.refused(txn(op_put("k", ""))), Refusal::NoSpace);
-    assert_eq!(fixture.refused(grant(1)), Refusal::NoSpace);
     fixture.done(txn(op_delete("x", "")));
-    let revision = fixture.store.revision();
-    fixture.done(compact(revision));
-    assert_eq!(fixture.store.size_bytes().1, 629);
-    fixture.done(put("k", ""));
-    // Counted from disk it is the same, however much was swept.
-    let live = fixture.store.size_bytes().1;
-    assert_eq!(fixture.reopen().store.size_bytes().1, live);
+}
+
+#[test]
+fn the_alarms_of_a_member_go_with_it() {
+    let mut fixture = Fixture::new();
+    fixture.apply_membership(&[1, 2, 3]);
+    for (id, kind) in [
+        (2, AlarmType::Corrupt),
+        (3, AlarmType::Nospace),
+        (9, AlarmType::Nospace),
+    ] {
+        fixture.done(alarm(AlarmAction::Activate, id, kind));
+    }
+    fixture.apply_membership(&[1, 3]);
+    let members = |fixture: &Fixture| {
+        let alarms = fixture.store.alarms();
+        alarms.iter().map(|alarm| alarm.member_id).collect::<Vec<_>>()
+    };
+    assert_eq!(members(&fixture), [3, 9], "9 never was a member");
+    assert_eq!(members(&fixture.reopen()), [3, 9]);
 }
 
 #[test]

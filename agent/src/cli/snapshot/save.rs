@@ -1,35 +1,35 @@
-//! `agentctl snapshot`: the whole store in one file.
+//! `agentctl snapshot save`: streamed, checked, made durable, and only then under its name.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::Args;
 use proto::etcdserverpb as pb;
 use sha2::{Digest, Sha256};
 
-use super::Session;
-use super::error::CliError;
-use super::format;
-use super::format::columns::size;
+use crate::cli::Session;
+use crate::cli::error::CliError;
+use crate::cli::format;
+use crate::cli::format::columns::size;
 
 /// The last bytes of a snapshot are the SHA-256 of all before.
 const DIGEST_BYTES: usize = 32;
 
-#[derive(Debug, Subcommand)]
-pub(super) enum SnapshotCommand {
-    /// Save the store of one member, checked, to a file
-    Save {
-        /// The file; it appears only when it is complete
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+/// A line of progress after so many bytes.
+const PROGRESS_EVERY_BYTES: u64 = 4 << 20;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct SaveArgs {
+    /// The file; it appears only when it is complete
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
-impl SnapshotCommand {
+impl SaveArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let Self::Save { file } = self;
+        let Self { file } = self;
         let part = part_path(&file);
         let result = save(session, &part, &file).await;
         if result.is_err() {
@@ -61,9 +61,12 @@ async fn save(session: &Session, part: &Path, file: &Path) -> Result<i64, CliErr
         .map_err(failed)?;
     let mut writer = Checked::new(out);
     // The command's time holds for each piece: the whole takes as long as it is large.
+    let mut progress = Progress::default();
     while let Some(piece) = next(session, &mut stream).await? {
         writer.write(&piece.blob).map_err(failed)?;
+        progress.show(writer.written, piece.remaining_bytes);
     }
+    progress.clear();
     let bytes = writer.finish().map_err(failed)?;
     let bytes = bytes.ok_or_else(|| {
         CliError::failed("the snapshot arrived damaged: its checksum does not fit")
@@ -89,6 +92,34 @@ async fn next(
         Ok(piece) => Ok(piece?),
         Err(_elapsed) => {
             Err(CliError::failed("the member stopped sending").hint("try again, or another member"))
+        }
+    }
+}
+
+/// One line that is written over again and again, where somebody looks.
+#[derive(Default)]
+struct Progress {
+    shown_at_bytes: u64,
+}
+
+impl Progress {
+    fn show(&mut self, written: i64, remaining: u64) {
+        let written = u64::try_from(written).unwrap_or(0);
+        let mut out = io::stderr();
+        if written < self.shown_at_bytes + PROGRESS_EVERY_BYTES || !out.is_terminal() {
+            return;
+        }
+        self.shown_at_bytes = written;
+        let total = written.saturating_add(remaining);
+        let signed = |bytes: u64| size(i64::try_from(bytes).unwrap_or(i64::MAX));
+        // Nobody misses a line of progress.
+        let _ = write!(out, "\r{} of {}   ", signed(written), signed(total));
+        let _ = out.flush();
+    }
+
+    fn clear(&self) {
+        if self.shown_at_bytes > 0 {
+            let _ = write!(io::stderr(), "\r{:40}\r", "");
         }
     }
 }
