@@ -6,7 +6,7 @@ use proto::etcdserverpb as pb;
 use super::Session;
 use super::error::CliError;
 use super::format::columns::columns;
-use super::format::{self, Format, json};
+use super::format::{self, Format, fields, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemberCommand {
@@ -26,9 +26,15 @@ impl MemberCommand {
         let Self::List = self;
         let response = session.client.member_list().await?;
         match session.format {
-            Some(Format::Json) => format::write_json(&json::member_list(&response)),
-            Some(Format::Simple) => format::write(list_simple(&response.members).as_bytes()),
             Some(Format::Table) | None => format::write(list_table(&response.members).as_bytes()),
+            Some(_) => session.show(
+                &response,
+                json::member_list,
+                fields::member_list,
+                |out, answer, _| {
+                    out.extend_from_slice(list_simple(&answer.members).as_bytes());
+                },
+            ),
         }
     }
 }
@@ -52,13 +58,8 @@ impl MoveLeaderArgs {
                 .hint("an election takes a second or two: try again")
         })?;
         let response = session.client.only(url)?.move_leader(target.id).await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::move_leader(&response)),
-            _ => {
-                let text = format!("Leadership transferred from {leader:x} to {:x}\n", target.id);
-                format::write(text.as_bytes())
-            }
-        }
+        let line = format!("Leadership transferred from {leader:x} to {:x}", target.id);
+        session.show_line(&response, json::move_leader, fields::move_leader, &line)
     }
 }
 
