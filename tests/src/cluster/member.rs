@@ -19,6 +19,8 @@ pub struct Member {
     pub name: String,
     /// Where clients reach it.
     pub client_url: String,
+    /// Where clients reach it with TLS, in a cluster that has certificates.
+    pub tls_url: String,
     /// Where the other members reach it.
     pub peer_url: String,
     pub data_dir: PathBuf,
@@ -28,11 +30,12 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
-        // Both are held until both are known, so that they differ.
-        let (client, peer) = (free_port(address), free_port(address));
+        // All are held until all are known, so that they differ.
+        let (client, peer, tls) = (free_port(address), free_port(address), free_port(address));
         Member {
             name: name.to_owned(),
             client_url: format!("http://{address}:{}", client.1),
+            tls_url: format!("https://{address}:{}", tls.1),
             peer_url: format!("http://{address}:{}", peer.1),
             data_dir,
             log,
