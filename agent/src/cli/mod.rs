@@ -54,7 +54,10 @@ use session::Session;
     max_term_width = 100,
     disable_help_flag = true,
     disable_help_subcommand = true,
-    after_help = "Exit code 0: done, 1: failed, 2: wrong usage.\n`agentctl COMMAND --help` says more."
+    after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
+                  ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
+                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND` ends with that of COMMAND.\n\
+                  `agentctl COMMAND --help` says more."
 )]
 struct Cli {
     #[command(flatten)]
@@ -305,6 +308,23 @@ mod tests {
                 .map(OsString::from);
             parse(args).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
+    }
+
+    /// Ids are one name space: an argument with the id of a global option would be taken for it.
+    #[test]
+    fn no_argument_is_taken_for_a_global_option() {
+        fn check(command: &clap::Command, global: &[&clap::Id]) {
+            for subcommand in command.get_subcommands() {
+                for argument in subcommand.get_arguments() {
+                    let (id, name) = (argument.get_id(), subcommand.get_name());
+                    assert!(!global.contains(&id), "{name}: {id}");
+                }
+                check(subcommand, global);
+            }
+        }
+        let command = Cli::command();
+        let global: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
+        check(&command, &global);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The options every command has, and where each comes from: the flag, `AGENTCTL_*`, `ETCDCTL_*`, the default.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -271,6 +272,8 @@ fn show_debug() {
         .with_writer(std::io::stderr)
         .with_env_filter("off,agent::cli=debug")
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
         .finish();
     // It is set already only in tests, which run many sessions in one process.
     let _ = tracing::subscriber::set_global_default(subscriber);

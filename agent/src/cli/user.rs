@@ -40,17 +40,18 @@ pub(super) enum UserCommand {
     RevokeRole(RoleArgs),
 }
 
+// The id `user` is the global option's.
 #[derive(Args, Debug)]
 pub(super) struct NameArgs {
     /// The user
-    #[arg(value_name = "USER")]
+    #[arg(id = "name", value_name = "USER")]
     user: String,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct AddArgs {
     /// The user; with :PASSWORD nobody is asked
-    #[arg(value_name = "USER[:PASSWORD]")]
+    #[arg(id = "name", value_name = "USER[:PASSWORD]")]
     user: String,
     /// The password, which others on this machine may see
     #[arg(long, value_name = "PASSWORD", conflicts_with = "no_password")]
@@ -65,7 +66,7 @@ pub(super) struct AddArgs {
 #[derive(Args, Debug)]
 pub(super) struct PasswdArgs {
     /// The user
-    #[arg(value_name = "USER")]
+    #[arg(id = "name", value_name = "USER")]
     user: String,
     #[command(flatten)]
     how: HowArgs,
@@ -82,7 +83,7 @@ struct HowArgs {
 #[derive(Args, Debug)]
 pub(super) struct GetArgs {
     /// The user
-    #[arg(value_name = "USER")]
+    #[arg(id = "name", value_name = "USER")]
     user: String,
     /// Show what the roles allow, too
     #[arg(long)]
@@ -92,7 +93,7 @@ pub(super) struct GetArgs {
 #[derive(Args, Debug)]
 pub(super) struct RoleArgs {
     /// The user
-    #[arg(value_name = "USER")]
+    #[arg(id = "name", value_name = "USER")]
     user: String,
     /// The role
     #[arg(value_name = "ROLE")]

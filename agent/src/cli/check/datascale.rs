@@ -14,7 +14,7 @@ const VALUE_BYTES: usize = 1024;
 const MEMORY_METRIC: &str = "process_resident_memory_bytes ";
 
 #[derive(Args, Debug)]
-pub(super) struct DatascaleArgs {
+pub(in crate::cli) struct DatascaleArgs {
     /// How much: small, medium, large, extra large
     #[arg(long, value_enum, ignore_case = true, default_value = "s")]
     load: Load,

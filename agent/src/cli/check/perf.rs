@@ -22,7 +22,7 @@ const STDDEV_S: f64 = 0.1;
 const STEP: Duration = Duration::from_millis(10);
 
 #[derive(Args, Debug)]
-pub(super) struct PerfArgs {
+pub(in crate::cli) struct PerfArgs {
     /// How much: small, medium, large, extra large
     #[arg(long, value_enum, ignore_case = true, default_value = "s")]
     load: Load,
