@@ -224,7 +224,7 @@ async fn a_watch_goes_on() {
         requests
             .send(Ok(text.to_owned()))
             .await
-            .expect("the request goes on")
+            .expect("the request goes on");
     };
     // Cut within a message, as a network may.
     say(r#"{"create_req"#).await;

@@ -7,7 +7,7 @@ use proto::etcdserverpb::alarm_request::AlarmAction;
 use super::Session;
 use super::error::CliError;
 use super::format::columns::columns;
-use super::format::{self, Format, json};
+use super::format::{self, Format, fields, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AlarmCommand {
@@ -33,11 +33,12 @@ impl AlarmCommand {
                 response.alarms.extend(cleared.alarms);
             }
         }
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::alarms(&response)),
-            Some(Format::Table) => format::write(table(&response.alarms).as_bytes()),
-            Some(Format::Simple) | None => format::write(lines(&response.alarms).as_bytes()),
+        if session.format == Some(Format::Table) {
+            return format::write(table(&response.alarms).as_bytes());
         }
+        session.show(&response, json::alarms, fields::alarms, |out, answer, _| {
+            out.extend_from_slice(lines(&answer.alarms).as_bytes());
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use proto::etcdserverpb as pb;
 use super::Session;
 use super::error::CliError;
 use super::format::columns::columns;
-use super::format::{self, Format, json};
+use super::format::{self, Format, fields, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemberCommand {
@@ -77,9 +77,13 @@ impl MemberCommand {
 async fn list(session: &Session) -> Result<(), CliError> {
     let response = session.client.member_list().await?;
     match session.format {
-        Some(Format::Json) => format::write_json(&json::members(response.header.as_ref(), &response.members)),
-        Some(Format::Simple) => format::write(list_simple(&response.members).as_bytes()),
         Some(Format::Table) | None => format::write(list_table(&response.members).as_bytes()),
+        Some(_) => session.show(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            |out, answer, _| out.extend_from_slice(list_simple(&answer.members).as_bytes()),
+        ),
     }
 }
 
@@ -90,16 +94,13 @@ impl AddArgs {
             is_learner: self.learner,
         };
         let response = session.client.member_add(request).await?;
-        if session.format == Some(Format::Json) {
-            return format::write_json(&json::member_add(&response));
-        }
         let added = response.member.clone().unwrap_or_default();
         let text = format!(
-            "{}\nnow start it on its host, with an empty data directory:\n  {}\n",
+            "{}\n\nnow start it on its host, with an empty data directory:\n  {}",
             changed(added.id, "added to", response.header.as_ref()),
             run_line(&self.name, &added, &response.members)
         );
-        format::write(text.as_bytes())
+        session.show_line(&response, json::member_add, added_fields, &text)
     }
 }
 
@@ -111,12 +112,12 @@ impl UpdateArgs {
             peer_ur_ls: self.peer_urls,
         };
         let response = session.client.member_update(request).await?;
-        say(
-            session,
-            id,
-            "updated in",
-            response.header.as_ref(),
-            &response.members,
+        let line = changed(id, "updated in", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
         )
     }
 }
@@ -125,24 +126,24 @@ impl OneArgs {
     async fn promote(self, session: &Session) -> Result<(), CliError> {
         let id = id_of(session, &self.member).await?;
         let response = session.client.member_promote(id).await?;
-        say(
-            session,
-            id,
-            "promoted in",
-            response.header.as_ref(),
-            &response.members,
+        let line = changed(id, "promoted in", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
         )
     }
 
     async fn remove(self, session: &Session) -> Result<(), CliError> {
         let id = id_of(session, &self.member).await?;
         let response = session.client.member_remove(id).await?;
-        say(
-            session,
-            id,
-            "removed from",
-            response.header.as_ref(),
-            &response.members,
+        let line = changed(id, "removed from", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
         )
     }
 
@@ -163,38 +164,26 @@ impl OneArgs {
                 show(old)
             ))
         })?;
-        if session.format == Some(Format::Json) {
-            return format::write_json(&json::member_add(&added));
-        }
         let new = added.member.clone().unwrap_or_default();
         let text = format!(
-            "{}{}{host} joins by itself as soon as it runs with an empty data directory, and votes once it has \
-             caught up; see: agentctl member list\n",
+            "{}\n{}\n{host} joins by itself as soon as it runs with an empty data directory, and votes once it has \
+             caught up; see: agentctl member list",
             changed(old.id, "removed from", removed.header.as_ref()),
             changed(new.id, "added to", added.header.as_ref()),
             host = show(old)
         );
-        format::write(text.as_bytes())
+        session.show_line(&added, json::member_add, added_fields, &text)
     }
 }
 
 /// etcdctl's line.
 fn changed(id: u64, what: &str, header: Option<&pb::ResponseHeader>) -> String {
     let cluster = header.map_or(0, |header| header.cluster_id);
-    format!("Member {id:16x} {what} cluster {cluster:16x}\n")
+    format!("Member {id:16x} {what} cluster {cluster:16x}")
 }
 
-fn say(
-    session: &Session,
-    id: u64,
-    what: &str,
-    header: Option<&pb::ResponseHeader>,
-    members: &[pb::Member],
-) -> Result<(), CliError> {
-    match session.format {
-        Some(Format::Json) => format::write_json(&json::members(header, members)),
-        _ => format::write(changed(id, what, header).as_bytes()),
-    }
+fn added_fields(out: &mut fields::Fields, answer: &pb::MemberAddResponse) {
+    fields::members(out, answer.header.as_ref(), &answer.members);
 }
 
 /// What is typed on the new member's host. The members that have not said their names go by their ids.
@@ -244,13 +233,8 @@ impl MoveLeaderArgs {
                 .hint("an election takes a second or two: try again")
         })?;
         let response = session.client.only(url)?.move_leader(target.id).await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::move_leader(&response)),
-            _ => {
-                let text = format!("Leadership transferred from {leader:x} to {:x}\n", target.id);
-                format::write(text.as_bytes())
-            }
-        }
+        let line = format!("Leadership transferred from {leader:x} to {:x}", target.id);
+        session.show_line(&response, json::move_leader, fields::move_leader, &line)
     }
 }
 
@@ -356,7 +340,7 @@ mod tests {
         let members = members();
         expect!["agent run --name liquidweb --listen-peer-urls http://127.0.0.1:22380 --initial-cluster-state existing --initial-cluster ovh=http://127.0.0.1:2380,ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380"]
             .assert_eq(&run_line("liquidweb", &members[2], &members));
-        expect!["Member               c3 added to cluster                1\n"].assert_eq(&changed(
+        expect!["Member               c3 added to cluster                1"].assert_eq(&changed(
             0xc3,
             "added to",
             Some(&pb::ResponseHeader {

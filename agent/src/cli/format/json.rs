@@ -244,3 +244,38 @@ pub(crate) fn leases(response: &pb::LeaseLeasesResponse) -> Value {
 pub(crate) fn move_leader(response: &pb::MoveLeaderResponse) -> Value {
     json!({"header": header(response.header.as_ref())})
 }
+
+/// An answer that says nothing but where and when.
+pub(crate) fn only_header(response: Option<&pb::ResponseHeader>) -> Value {
+    json!({"header": header(response)})
+}
+
+pub(crate) fn auth_status(response: &pb::AuthStatusResponse) -> Value {
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("enabled", response.enabled)
+        .with("authRevision", response.auth_revision)
+        .value()
+}
+
+/// `users` or `roles`.
+pub(crate) fn names(response: Option<&pb::ResponseHeader>, what: &str, names: &[String]) -> Value {
+    Object::default()
+        .with("header", header(response))
+        .with(what, names.to_vec())
+        .value()
+}
+
+pub(crate) fn role_get(response: &pb::AuthRoleGetResponse) -> Value {
+    let permission = |permission: &proto::authpb::Permission| {
+        Object::default()
+            .with("permType", permission.perm_type)
+            .with("key", base64(&permission.key))
+            .with("range_end", base64(&permission.range_end))
+            .value()
+    };
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("perm", response.perm.iter().map(permission).collect::<Vec<_>>())
+        .value()
+}

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::refused;
 use crate::cli::error::CliError;
 use crate::cli::format::columns::{columns, size};
+use crate::cli::format::fields::Fields;
 use crate::cli::format::{self, Format};
 
 #[derive(Args, Debug)]
@@ -24,6 +25,10 @@ impl StatusArgs {
         match format {
             Some(Format::Json) => format::write_json(&to_json(&summary)),
             Some(Format::Simple) => format::write(line(&summary).as_bytes()),
+            Some(Format::Fields) => format::write(&fields(&summary)),
+            Some(Format::Protobuf) => Err(CliError::usage(
+                "a snapshot's status has no protobuf: -w json has all",
+            )),
             Some(Format::Table) | None => format::write(table(&summary).as_bytes()),
         }
     }
@@ -50,6 +55,15 @@ fn cells(summary: &SnapshotSummary) -> [String; 4] {
 /// etcdutl's: hash, revision, keys, size.
 fn line(summary: &SnapshotSummary) -> String {
     format!("{}\n", cells(summary).join(", "))
+}
+
+fn fields(summary: &SnapshotSummary) -> Vec<u8> {
+    let mut out = Fields::default();
+    out.plain("Hash", summary.hash);
+    out.plain("Revision", summary.revision);
+    out.plain("Keys", summary.total_keys);
+    out.plain("Size", summary.size_bytes);
+    out.into_bytes()
 }
 
 fn table(summary: &SnapshotSummary) -> String {

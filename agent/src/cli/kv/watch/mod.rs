@@ -1,15 +1,20 @@
 //! `kv watch`: follows keys over any number of lost endpoints, without a gap and without a repetition.
 
+mod hook;
+mod interactive;
+
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
 use proto::etcdserverpb as pb;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::cli::Session;
 use crate::cli::error::CliError;
-use crate::cli::format::{self, Format, json, simple};
+use crate::cli::format::{fields, json, simple};
 use crate::cli::range::{KeyRange, RangeArgs};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -17,21 +22,40 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  agentctl kv watch greeting\n  agentctl kv watch /tenants/ --prefix --rev 1\n\n\
+    after_help = "Examples:\n  agentctl kv watch greeting\n  agentctl kv watch /tenants/ --prefix --rev 1\n  \
+                        agentctl kv watch greeting -- sh -c 'echo \"$ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_VALUE\"'\n\n\
+                        COMMAND finds ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE \
+                        in its environment, the last three in double quotes.\n\
                         Goes on until Ctrl-C. When its member is lost it resumes at another, where it stopped."
 )]
 pub(in crate::cli) struct WatchArgs {
-    #[command(flatten)]
-    range: RangeArgs,
+    /// The key; with --prefix or --from-key "" stands for all keys
+    #[arg(value_name = "KEY", required_unless_present = "interactive")]
+    key: Option<OsString>,
+    /// End of the range, itself left out
+    #[arg(value_name = "RANGE_END", conflicts_with_all = ["prefix", "from_key"])]
+    range_end: Option<OsString>,
+    /// All keys that begin with KEY
+    #[arg(long, conflicts_with = "from_key")]
+    prefix: bool,
+    /// All keys from KEY on
+    #[arg(long)]
+    from_key: bool,
+    /// Read watches from standard input, line by line
+    #[arg(short, long, conflicts_with_all = ["key", "command"])]
+    interactive: bool,
     /// From this revision on, history included; 0 for from now on
     #[arg(long, value_name = "REVISION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     rev: i64,
     /// Show the value from before, too
     #[arg(long)]
     prev_kv: bool,
-    /// Ask for a sign of life when nothing changes (shown with -w json)
+    /// Show a sign of life now and then when nothing changes
     #[arg(long)]
     progress_notify: bool,
+    /// Run this for every change
+    #[arg(value_name = "COMMAND", last = true)]
+    command: Vec<OsString>,
 }
 
 /// Where the watch stands: what to ask for when the stream breaks.
@@ -58,14 +82,31 @@ impl Position {
 
 impl WatchArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let range = self.range.clone().range()?;
+        if self.interactive {
+            return interactive::run(session).await;
+        }
+        // Nobody ever asks for progress.
+        let (_never, ticks) = watch::channel(());
+        self.follow_forever(session, &ticks).await
+    }
+
+    /// Follows until something is wrong; each of `ticks` asks the member how far it is.
+    async fn follow_forever(self, session: &Session, ticks: &watch::Receiver<()>) -> Result<(), CliError> {
+        let range = RangeArgs::new(
+            self.key.clone().unwrap_or_default(),
+            self.range_end.clone(),
+            self.prefix,
+            self.from_key,
+        )
+        .range()?;
         let mut position = Position {
             next_revision: self.rev,
         };
         let mut pause = FIRST_PAUSE;
         let mut opened_once = false;
         loop {
-            match session.client.watch(self.request(&range, &position)).await {
+            let request = self.request(&range, &position);
+            match session.client.watch_with_progress(request, ticks).await {
                 Ok((endpoint, stream)) => {
                     opened_once = true;
                     let before = position.next_revision;
@@ -115,24 +156,19 @@ impl WatchArgs {
                 return canceled(&response);
             }
             position.advance(&response);
-            if session.format == Some(Format::Json) {
-                if !response.created {
-                    format::write_json(&json::watch(&response))?;
-                }
+            if response.created {
                 continue;
             }
-            let mut out = Vec::new();
-            for event in &response.events {
-                simple::event(
-                    &mut out,
-                    event,
-                    simple::Style {
-                        hex: session.hex,
-                        value_only: false,
-                    },
-                );
-            }
-            format::write(&out)?;
+            session.show(&response, json::watch, fields::watch, |out, response, style| {
+                if response.events.is_empty() {
+                    let revision = response.header.map_or(0, |header| header.revision);
+                    out.extend_from_slice(format!("progress notify: {revision}\n").as_bytes());
+                }
+                for event in &response.events {
+                    simple::event(out, event, style);
+                }
+            })?;
+            hook::run(&self.command, &response).await?;
         }
     }
 }
