@@ -30,6 +30,7 @@ impl Names {
                 &format!("\"name\":\"<name{i}>\""),
             );
             names.replace(&format!(", {}, ", member.name), &format!(", <name{i}>, "));
+            names.replace(&format!("| {} |", member.name), &format!("| <name{i}> |"));
             names.replace(&member.client_url, &format!("<client{i}>"));
             names.replace(
                 member.client_url.trim_start_matches("http://"),
@@ -83,6 +84,15 @@ impl Names {
     pub fn learn(&mut self, kind: &'static str, value: &str) {
         let name = self.given(kind, value);
         self.replace(value, &name);
+    }
+
+    /// As [`Names::learn`], of an id in hexadecimal, which stands in JSON in decimal.
+    pub fn learn_id(&mut self, kind: &'static str, hex: &str) {
+        self.learn(kind, hex);
+        let name = self.given(kind, hex);
+        if let Ok(id) = u64::from_str_radix(hex, 16) {
+            self.replace(&id.to_string(), &name);
+        }
     }
 
     /// Text with every known id and address named.

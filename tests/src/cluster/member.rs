@@ -1,7 +1,7 @@
 //! One member: its process, its addresses, its folder and its log.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::address::free_ports;
 use crate::wait;
 
 const LOG_TAIL_LINES: usize = 30;
@@ -28,12 +29,11 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
-        // Both are held until both are known, so that they differ.
-        let (client, peer) = (free_port(address), free_port(address));
+        let [client, peer] = free_ports(address);
         Member {
             name: name.to_owned(),
-            client_url: format!("http://{address}:{}", client.1),
-            peer_url: format!("http://{address}:{}", peer.1),
+            client_url: format!("http://{address}:{}", client),
+            peer_url: format!("http://{address}:{}", peer),
             data_dir,
             log,
             process: None,
@@ -116,10 +116,4 @@ impl Drop for Member {
             let _ = process.wait();
         }
     }
-}
-
-fn free_port(address: Ipv4Addr) -> (TcpListener, u16) {
-    let listener = TcpListener::bind((address, 0)).expect("bind a loopback port");
-    let port = listener.local_addr().expect("bound address").port();
-    (listener, port)
 }
