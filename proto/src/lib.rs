@@ -6,6 +6,9 @@
 
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
 
+/// Every message and service here as an encoded `FileDescriptorSet`: names and types at run time.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }

@@ -3,6 +3,7 @@
 //! A scenario takes a [`cluster::Subject`], so that the same one runs on etcd first and on the agent next: what
 //! etcd does is the expectation. Nothing here knows how the agent works inside; only `lab` knows Incus.
 
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod etcdctl;

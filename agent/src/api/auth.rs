@@ -24,8 +24,8 @@ use super::status::{ApiError, unimplemented};
 pub(super) struct AuthService(pub(super) Arc<Api>);
 
 impl AuthService {
-    fn refuse<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
-        self.0.admit(request, Needs::Voter)?;
+    async fn refuse<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
+        self.0.admit(request, Needs::Voter).await?;
         Err(unimplemented(what))
     }
 }
@@ -40,7 +40,7 @@ macro_rules! refused {
                 request: Request<AuthStatusRequest>,
             ) -> Result<Response<AuthStatusResponse>, Status> {
                 let AuthService(api) = self;
-                api.admit(&request, Needs::Voter)?;
+                api.admit(&request, Needs::Voter).await?;
                 // A store whose auth was never touched is at auth revision 1.
                 let header = api.header_now();
                 Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
@@ -50,12 +50,12 @@ macro_rules! refused {
                 &self,
                 request: Request<AuthenticateRequest>,
             ) -> Result<Response<AuthenticateResponse>, Status> {
-                self.0.admit(&request, Needs::Voter)?;
+                self.0.admit(&request, Needs::Voter).await?;
                 Err(ApiError::AuthNotEnabled.into())
             }
 
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                self.refuse(&request, $what)
+                self.refuse(&request, $what).await
             })*
         }
     };

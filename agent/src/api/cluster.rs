@@ -19,8 +19,8 @@ pub(super) struct ClusterService(pub(super) Arc<Api>);
 
 impl ClusterService {
     /// Admits a change of the membership, which cannot be made yet.
-    fn refuse_change<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
-        self.0.admit(request, Needs::Voter)?;
+    async fn refuse_change<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
+        self.0.admit(request, Needs::Root).await?;
         Err(unimplemented(what))
     }
 }
@@ -31,21 +31,21 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        self.refuse_change(&request, "adding a member")
+        self.refuse_change(&request, "adding a member").await
     }
 
     async fn member_remove(
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.refuse_change(&request, "removing a member")
+        self.refuse_change(&request, "removing a member").await
     }
 
     async fn member_update(
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        self.refuse_change(&request, "changing a member's URLs")
+        self.refuse_change(&request, "changing a member's URLs").await
     }
 
     async fn member_list(
@@ -53,7 +53,7 @@ impl Cluster for ClusterService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         let ClusterService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Voter).await?;
         if request.get_ref().linearizable {
             api.node.read_index().await.map_err(ApiError::from)?;
         }
@@ -67,6 +67,6 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        self.refuse_change(&request, "promoting a learner")
+        self.refuse_change(&request, "promoting a learner").await
     }
 }

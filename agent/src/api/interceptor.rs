@@ -11,13 +11,28 @@ use tonic::metadata::MetadataMap;
 use crate::api::status::ApiError;
 use crate::node::{Author, RaftView};
 
-/// What a call needs of the member that serves it.
+/// What a call needs, of the caller and of the member that serves it. The least that a call may need of its caller
+/// is a name: whoever needs none says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// A member that has all data and votes.
+    /// A user, at a member that has all data and votes. What the user may do with which keys is decided where they
+    /// are touched.
     Voter,
-    /// Any member: the answer is about itself, or explicitly from its own state only.
+    /// A user, at any member: the answer is about itself, or explicitly from its own state only.
     AnyMember,
+    /// The root role, at a member that has all data and votes.
+    Root,
+    /// The root role, at any member.
+    RootAtAnyMember,
+    /// Nobody in particular, at a member that has all data and votes: logging in, and streams whose requests are
+    /// authorised one by one.
+    Anyone,
+}
+
+impl Needs {
+    fn a_voter(self) -> bool {
+        matches!(self, Needs::Voter | Needs::Root | Needs::Anyone)
+    }
 }
 
 /// The caller, as far as it says who it is. Until auth is on, whatever it says is accepted.
@@ -35,10 +50,17 @@ impl Caller {
     }
 }
 
+/// Who a connection's verified client certificate names: an extension of each request on it. It names the user only
+/// where a call carries no token, and never through the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub common_name: String,
+}
+
 /// Admits a call.
 pub(super) fn admit(metadata: &MetadataMap, view: &RaftView, needs: Needs) -> Result<Caller, ApiError> {
     let requires_leader = metadata.get("hasleader").is_some_and(|value| value == "true");
-    if view.is_learner && needs == Needs::Voter {
+    if view.is_learner && needs.a_voter() {
         return Err(ApiError::NotSupportedForLearner);
     }
     if requires_leader && view.leader == 0 {

@@ -28,7 +28,7 @@ impl Kv for KvService {
         } else {
             Needs::Voter
         };
-        api.admit(&request, needs)?;
+        api.admit(&request, needs).await?;
         let request = request.into_inner();
         validate::range(&request)?;
         if !request.serializable {
@@ -45,7 +45,7 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let KvService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let request = request.into_inner();
         validate::put(&request)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
@@ -60,7 +60,7 @@ impl Kv for KvService {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let KvService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let request = request.into_inner();
         validate::delete_range(&request)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
@@ -76,7 +76,7 @@ impl Kv for KvService {
     /// meaning of a comparison.
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let KvService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let request = request.into_inner();
         validate::txn(&request, api.options.max_txn_ops)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
@@ -95,7 +95,7 @@ impl Kv for KvService {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let KvService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         match api.propose(&caller, Op::Compact(request.into_inner())).await? {
             (header, Outcome::Compact(_)) => Ok(Response::new(CompactionResponse { header })),
             _ => Err(ApiError::UnexpectedReply.into()),

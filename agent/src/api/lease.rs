@@ -33,7 +33,7 @@ impl Lease for LeaseService {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let LeaseService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let mut request = request.into_inner();
         request.ttl = validate::lease_ttl_seconds(request.ttl, api.node.min_lease_ttl_seconds())?;
         if request.id == 0 {
@@ -52,7 +52,7 @@ impl Lease for LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let LeaseService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         match api
             .propose(&caller, Op::LeaseRevoke(request.into_inner()))
             .await?
@@ -70,7 +70,7 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let LeaseService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let caller = api.admit(&request, Needs::Voter).await?;
         let ending = {
             let api = api.clone();
             Box::pin(async move { api.stream_must_end(&caller).await })
@@ -91,7 +91,7 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Voter).await?;
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let ttl = match api.node.lease_time_to_live(id).await {
             Ok(ttl) => ttl,
@@ -127,7 +127,7 @@ impl Lease for LeaseService {
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let LeaseService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Voter).await?;
         api.node.read_index().await.map_err(ApiError::from)?;
         let leases = api
             .node

@@ -40,7 +40,11 @@ pub(super) struct MaintenanceService(pub(super) Arc<Api>);
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
         let MaintenanceService(api) = self;
-        let caller = api.admit(&request, Needs::Voter)?;
+        let needs = match request.get_ref().action() {
+            AlarmAction::Get => Needs::Voter,
+            AlarmAction::Activate | AlarmAction::Deactivate => Needs::Root,
+        };
+        let caller = api.admit(&request, needs).await?;
         let request = request.into_inner();
         if request.action() == AlarmAction::Get {
             api.node.read_index().await.map_err(ApiError::from)?;
@@ -58,7 +62,7 @@ impl Maintenance for MaintenanceService {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::AnyMember)?;
+        api.admit(&request, Needs::AnyMember).await?;
         let view = api.view();
         let store = api.node.store();
         let (on_disk_bytes, live_bytes) = store.size_bytes();
@@ -89,7 +93,7 @@ impl Maintenance for MaintenanceService {
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Root).await?;
         Ok(Response::new(DefragmentResponse {
             header: api.header_now(),
         }))
@@ -97,7 +101,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Root).await?;
         let hashed = hash_kv(api, 0).await?;
         Ok(Response::new(HashResponse {
             header: api.header_now(),
@@ -107,7 +111,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Voter).await?;
         let hashed = hash_kv(api, request.get_ref().revision).await?;
         Ok(Response::new(HashKvResponse {
             header: api.header_now(),
@@ -124,7 +128,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let MaintenanceService(api) = self;
-        let caller = api.admit(&request, Needs::AnyMember)?;
+        let caller = api.admit(&request, Needs::RootAtAnyMember).await?;
         let file = api.node.store().export_snapshot().await.map_err(|error| {
             tracing::warn!(%error, "could not write a snapshot for a client");
             ApiError::SnapshotFailed
@@ -154,7 +158,7 @@ impl Maintenance for MaintenanceService {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         let MaintenanceService(api) = self;
-        api.admit(&request, Needs::Voter)?;
+        api.admit(&request, Needs::Root).await?;
         api.node
             .move_leader(request.get_ref().target_id)
             .await
@@ -168,7 +172,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        self.0.admit(&request, Needs::Voter)?;
+        self.0.admit(&request, Needs::Root).await?;
         Err(unimplemented("downgrading the cluster"))
     }
 }

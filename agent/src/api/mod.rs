@@ -9,6 +9,7 @@
 
 mod auth;
 mod cluster;
+mod gateway;
 mod header;
 mod health;
 mod http;
@@ -44,6 +45,7 @@ use crate::node::{Node, RaftView};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use header::Headers;
+pub use interceptor::ClientCertificate;
 use interceptor::{Caller, Needs};
 use status::ApiError;
 
@@ -131,8 +133,10 @@ pub fn router(context: ApiContext) -> axum::Router {
         .add_service(AuthServer::new(auth::AuthService(api.clone())).max_decoding_message_size(limit))
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
-    grpc.into_axum_router()
-        .layer(observe::ObserveLayer::new(metrics))
+    let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
+    calls
+        .clone()
+        .merge(gateway::routes(calls, limit))
         .merge(http::routes(api))
         .fallback(http::not_found)
         .with_state(())
@@ -171,9 +175,14 @@ impl Api {
         self.headers.view()
     }
 
-    /// The first thing every call does.
-    fn admit<T>(&self, request: &Request<T>, needs: Needs) -> Result<Caller, ApiError> {
-        interceptor::admit(request.metadata(), &self.view(), needs)
+    /// The first thing every call does. The future does not keep the request.
+    fn admit<'a, T>(
+        &'a self,
+        request: &Request<T>,
+        needs: Needs,
+    ) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<'a, T> {
+        let admitted = interceptor::admit(request.metadata(), &self.view(), needs);
+        async move { admitted }
     }
 
     /// A header at the store's revision now.

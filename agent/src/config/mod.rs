@@ -67,6 +67,41 @@ pub struct RunArgs {
         help_heading = "Clients"
     )]
     pub advertise_client_urls: Vec<String>,
+    /// The certificate served to clients at https URLs, as PEM; read again when it is renewed
+    #[arg(
+        long,
+        env = "AGENT_CERT_FILE",
+        value_name = "FILE",
+        requires = "key_file",
+        help_heading = "Clients"
+    )]
+    pub cert_file: Option<PathBuf>,
+    /// The private key of --cert-file, as PEM
+    #[arg(
+        long,
+        env = "AGENT_KEY_FILE",
+        value_name = "FILE",
+        requires = "cert_file",
+        help_heading = "Clients"
+    )]
+    pub key_file: Option<PathBuf>,
+    /// Clients must show a certificate of one of these authorities, as PEM
+    #[arg(
+        long,
+        env = "AGENT_TRUSTED_CA_FILE",
+        value_name = "FILE",
+        requires = "cert_file",
+        help_heading = "Clients"
+    )]
+    pub trusted_ca_file: Option<PathBuf>,
+    /// The common name in a client's certificate is its user, where it sends no token; needs --trusted-ca-file
+    #[arg(
+        long,
+        env = "AGENT_CLIENT_CERT_AUTH",
+        requires = "trusted_ca_file",
+        help_heading = "Clients"
+    )]
+    pub client_cert_auth: bool,
     /// Largest request a client may send, in bytes
     #[arg(
         long,
@@ -215,6 +250,10 @@ pub enum ConfigError {
         "{flag}: {url} is reachable from other machines without TLS; listen on a loopback address, or say --allow-plaintext where the network itself is private"
     )]
     Plaintext { flag: &'static str, url: String },
+    #[error("{flag}: {url} asks for TLS: say --cert-file and --key-file")]
+    NoCertificate { flag: &'static str, url: String },
+    #[error("{flag}: {url} asks for TLS, which members do not speak to each other yet")]
+    PeerTls { flag: &'static str, url: String },
     #[error(
         "--name {0:?} must be 1 to 63 letters, digits, dots or hyphens: it is the host's name in documents and keys"
     )]
@@ -284,6 +323,7 @@ impl RunArgs {
                 .clone()
                 .unwrap_or_else(|| PathBuf::from(format!("{}.agent", self.name))),
             incus_socket: (self.incus_socket.as_os_str() != "none").then(|| self.incus_socket.clone()),
+            client_tls: self.client_tls(),
             quota_bytes: if self.quota_backend_bytes == 0 {
                 DEFAULT_QUOTA_BYTES
             } else {
@@ -295,21 +335,46 @@ impl RunArgs {
         })
     }
 
+    fn client_tls(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            cert: self.cert_file.clone()?,
+            key: self.key_file.clone()?,
+            trusted_ca: self.trusted_ca_file.clone(),
+            names_users: self.client_cert_auth,
+        })
+    }
+
     fn listeners(&self, flag: &'static str, urls: &[String]) -> Result<Vec<ListenUrl>, ConfigError> {
         urls.iter()
             .map(|url| {
                 let parsed = ListenUrl::parse(url).map_err(|source| ConfigError::Url { flag, source })?;
+                let url = url.clone();
+                if parsed.is_tls() {
+                    return match flag {
+                        "--listen-client-urls" if self.cert_file.is_some() => Ok(parsed),
+                        "--listen-client-urls" => Err(ConfigError::NoCertificate { flag, url }),
+                        _ => Err(ConfigError::PeerTls { flag, url }),
+                    };
+                }
                 if parsed.is_loopback() || self.allow_plaintext {
                     Ok(parsed)
                 } else {
-                    Err(ConfigError::Plaintext {
-                        flag,
-                        url: url.clone(),
-                    })
+                    Err(ConfigError::Plaintext { flag, url })
                 }
             })
             .collect()
     }
+}
+
+/// What a port is served with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Clients must show a certificate of one of these authorities.
+    pub trusted_ca: Option<PathBuf>,
+    /// Whether the common name in a client's certificate is its user.
+    pub names_users: bool,
 }
 
 /// Settings that fit together.
@@ -323,6 +388,8 @@ pub struct RunConfig {
     pub data_dir: PathBuf,
     /// `None`: a store only.
     pub incus_socket: Option<PathBuf>,
+    /// For the client URLs that say https.
+    pub client_tls: Option<TlsFiles>,
     pub quota_bytes: u64,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -361,6 +428,8 @@ mod tests {
         let error = |flags: &[&str]| check(flags).unwrap_err();
         assert!(error(&["--listen-client-urls", "http://0.0.0.0:2379"]).contains("--allow-plaintext"));
         assert!(error(&["--listen-peer-urls", "127.0.0.1:2380"]).starts_with("--listen-peer-urls:"));
+        assert!(error(&["--listen-client-urls", "https://127.0.0.1:1"]).contains("say --cert-file"));
+        assert!(error(&["--cert-file", "/x"]).contains("--key-file"));
         assert!(error(&["--name", "a/b"]).starts_with("--name \"a/b\""));
         assert!(
             error(&["--name", "x", "--initial-cluster", "ovh=http://127.0.0.1:1"])

@@ -1,18 +1,26 @@
 //! A port: accepts connections up to a limit, speaks HTTP/1.1 and HTTP/2 on each, and ends them in order.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::{Service, ServiceExt};
 
 use super::authority::LenientAuthority;
+use super::tls::Certificates;
+use crate::api::ClientCertificate;
 use crate::config::ListenUrl;
 use crate::shutdown::Shutdown;
 
@@ -49,8 +57,18 @@ pub(super) async fn bind(flag: &str, url: &ListenUrl) -> io::Result<TcpListener>
     })
 }
 
+/// A bound port, with the certificates where it is served with TLS.
+pub(super) struct Port {
+    pub(super) listener: TcpListener,
+    pub(super) certificates: Option<Certificates>,
+}
+
 /// Serves a port until the shutdown, and then what is under way, for as long as `drain`.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, drain: Duration) {
+pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain: Duration) {
+    let Port {
+        listener,
+        mut certificates,
+    } = port;
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
@@ -86,13 +104,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let service = TowerToHyperService::new(router.clone());
-        let connection = http
-            .serve_connection(TokioIo::new(LenientAuthority::new(socket)), service)
-            .into_owned();
-        let connection = connections.watch(connection);
+        let handshake = certificates.as_mut().map(Certificates::current);
+        let (http, router, watcher) = (http.clone(), router.clone(), connections.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = match handshake {
+                Some(handshake) => match handshake.accept(socket).await {
+                    Ok((stream, certificate)) => {
+                        speak(&http, stream, with_certificate(router, certificate), watcher).await
+                    }
+                    Err(error) => Err(error.into()),
+                },
+                None => speak(&http, socket, with_certificate(router, None), watcher).await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended");
             }
             drop(place);
@@ -102,4 +126,39 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
     if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
         tracing::debug!("connections that did not end in time are cut");
     }
+}
+
+/// Serves one connection to its end.
+async fn speak<S, R>(
+    http: &Builder<TokioExecutor>,
+    stream: S,
+    service: R,
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    let service = TowerToHyperService::new(service);
+    let connection = http
+        .serve_connection(TokioIo::new(LenientAuthority::new(stream)), service)
+        .into_owned();
+    watcher.watch(connection).await
+}
+
+/// Each request of a connection carries the name that the connection was opened with.
+fn with_certificate(
+    router: Router,
+    certificate: Option<ClientCertificate>,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+    router.map_request(move |mut request: Request<Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        request
+    })
 }

@@ -3,6 +3,7 @@
 
 mod authority;
 mod listener;
+mod tls;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::peer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::LeaderWatch;
+use listener::Port;
+use tls::Certificates;
 
 /// Runs one member until it is told to stop, or must.
 ///
@@ -32,11 +35,21 @@ pub async fn run(config: RunConfig) -> Result<()> {
     // Ports first: a port that is taken is found before anything is opened or changed.
     let mut peer_ports = Vec::new();
     for url in &config.listen_peer {
-        peer_ports.push(listener::bind("--listen-peer-urls", url).await?);
+        peer_ports.push(Port {
+            listener: listener::bind("--listen-peer-urls", url).await?,
+            certificates: None,
+        });
     }
     let mut client_ports = Vec::new();
     for url in &config.listen_client {
-        client_ports.push(listener::bind("--listen-client-urls", url).await?);
+        let certificates = match &config.client_tls {
+            Some(files) if url.is_tls() => Some(Certificates::load(files)?),
+            _ => None,
+        };
+        client_ports.push(Port {
+            listener: listener::bind("--listen-client-urls", url).await?,
+            certificates,
+        });
     }
 
     let (node, tasks) = bootstrap::start(node_options(&config)).await?;

@@ -20,6 +20,8 @@ pub struct Member {
     pub name: String,
     /// Where clients reach it.
     pub client_url: String,
+    /// Where clients reach it with TLS, in a cluster that has certificates.
+    pub tls_url: String,
     /// Where the other members reach it.
     pub peer_url: String,
     pub data_dir: PathBuf,
@@ -29,11 +31,12 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
-        let [client, peer] = free_ports(address);
+        let [client, peer, tls] = free_ports(address);
         Member {
             name: name.to_owned(),
-            client_url: format!("http://{address}:{}", client),
-            peer_url: format!("http://{address}:{}", peer),
+            client_url: format!("http://{address}:{client}"),
+            tls_url: format!("https://{address}:{tls}"),
+            peer_url: format!("http://{address}:{peer}"),
             data_dir,
             log,
             process: None,

@@ -29,6 +29,7 @@ pub struct Builder {
     args: Vec<String>,
     data_dirs: Vec<Option<PathBuf>>,
     incus_sockets: Vec<PathBuf>,
+    certificates: Option<PathBuf>,
 }
 
 impl Builder {
@@ -57,6 +58,14 @@ impl Builder {
     #[must_use]
     pub fn incus(mut self, sockets: &[PathBuf]) -> Builder {
         sockets.clone_into(&mut self.incus_sockets);
+        self
+    }
+
+    /// Serves clients with TLS too, with what a [`crate::certificates::Authority`] wrote into a folder. Clients must
+    /// show a certificate.
+    #[must_use]
+    pub fn tls(mut self, certificates: &Path) -> Builder {
+        self.certificates = Some(certificates.to_owned());
         self
     }
 
@@ -113,6 +122,7 @@ impl Cluster {
             args: Vec::new(),
             data_dirs: vec![None; members],
             incus_sockets: Vec::new(),
+            certificates: None,
         }
     }
 
@@ -278,7 +288,15 @@ impl Cluster {
             .collect();
         command.args(["--name", &member.name]);
         command.arg("--data-dir").arg(&member.data_dir);
-        command.args(["--listen-client-urls", &member.client_url]);
+        let mut listen = member.client_url.clone();
+        if let Some(folder) = &self.builder.certificates {
+            listen = format!("{listen},{}", member.tls_url);
+            command.arg("--cert-file").arg(folder.join("server.pem"));
+            command.arg("--key-file").arg(folder.join("server.key"));
+            command.arg("--trusted-ca-file").arg(folder.join("ca.pem"));
+            command.arg("--client-cert-auth");
+        }
+        command.args(["--listen-client-urls", &listen]);
         command.args(["--advertise-client-urls", &member.client_url]);
         command.args(["--listen-peer-urls", &member.peer_url]);
         command.args(["--initial-advertise-peer-urls", &member.peer_url]);
