@@ -95,6 +95,21 @@ impl Names {
         }
     }
 
+    /// A line of JSON with its members by name: their order is that of the ids, which no two runs share.
+    #[must_use]
+    pub fn members_by_name(&self, line: &str) -> String {
+        let parsed = line
+            .contains(r#""members":["#)
+            .then(|| serde_json::from_str::<serde_json::Value>(line).ok());
+        let Some(mut json) = parsed.flatten() else {
+            return line.to_owned();
+        };
+        if let Some(members) = json.get_mut("members").and_then(|members| members.as_array_mut()) {
+            members.sort_by_cached_key(|member| self.apply(&format!("\"name\":{}", member["name"])));
+        }
+        json.to_string()
+    }
+
     /// Text with every known id and address named.
     #[must_use]
     pub fn apply(&self, text: &str) -> String {

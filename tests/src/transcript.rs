@@ -17,6 +17,13 @@ impl Transcript {
         self.steps.push((asked.to_owned(), answer.trim_end().to_owned()));
     }
 
+    /// What was answered to the first step that asked this.
+    #[must_use]
+    pub fn answer(&self, asked: &str) -> Option<&str> {
+        let step = self.steps.iter().find(|(step, _)| step == asked)?;
+        Some(&step.1)
+    }
+
     /// Compares with the golden file, or writes it. Steps that only etcd is asked for, `etcd: ...`, are expected
     /// of etcd only, which is also the only one that may write the file.
     ///

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tests::cluster::{Cluster, Subject};
-use tests::etcdctl::{Etcdctl, commands};
+use tests::etcdctl::Etcdctl;
 use tests::notes;
+use tests::shell::commands;
 use tests::tools::EtcdVersion;
 
 /// Which member a script talks to.
@@ -17,39 +18,54 @@ enum Member {
     Follower,
 }
 
-/// A script's tests: on etcd, which may write the golden files, and on the agent. The two clients talk to a
-/// follower and to the leader, so that what is forwarded and what is not are both seen.
-macro_rules! scripts {
+/// Tests of these scripts on etcd, which may write the golden files.
+macro_rules! on_etcd {
     ($($script:ident),* $(,)?) => {
-        $(mod $script {
-            use super::{Member, check, check_etcd};
-            use tests::cluster::Subject;
-            use tests::tools::EtcdVersion;
+        mod etcd {
+            $(mod $script {
+                use crate::{Member, check_etcd};
+                use tests::tools::EtcdVersion;
 
-            #[tokio::test]
-            async fn etcd_with_3_4() {
-                check_etcd(stringify!($script), EtcdVersion::V3_4, Member::Follower).await;
-            }
+                #[tokio::test]
+                async fn with_3_4() {
+                    check_etcd(stringify!($script), EtcdVersion::V3_4, Member::Follower).await;
+                }
 
-            #[tokio::test]
-            async fn etcd_with_3_5() {
-                check_etcd(stringify!($script), EtcdVersion::V3_5, Member::Leader).await;
-            }
-
-            #[tokio::test]
-            async fn agent_with_3_4() {
-                check(stringify!($script), &Subject::agent(), EtcdVersion::V3_4, Member::Leader).await;
-            }
-
-            #[tokio::test]
-            async fn agent_with_3_5() {
-                check(stringify!($script), &Subject::agent(), EtcdVersion::V3_5, Member::Follower).await;
-            }
-        })*
+                #[tokio::test]
+                async fn with_3_5() {
+                    check_etcd(stringify!($script), EtcdVersion::V3_5, Member::Leader).await;
+                }
+            })*
+        }
     };
 }
 
-scripts!(kv, watch, lease, concurrency, auth, cluster, maintenance);
+/// The same on the agent. The two clients talk to the leader and to a follower, so that what is forwarded and
+/// what is not are both seen.
+macro_rules! on_agent {
+    ($($script:ident),* $(,)?) => {
+        mod agent {
+            $(mod $script {
+                use crate::{Member, check};
+                use tests::cluster::Subject;
+                use tests::tools::EtcdVersion;
+
+                #[tokio::test]
+                async fn with_3_4() {
+                    check(stringify!($script), &Subject::agent(), EtcdVersion::V3_4, Member::Leader).await;
+                }
+
+                #[tokio::test]
+                async fn with_3_5() {
+                    check(stringify!($script), &Subject::agent(), EtcdVersion::V3_5, Member::Follower).await;
+                }
+            })*
+        }
+    };
+}
+
+on_etcd!(kv, watch, lease, concurrency, auth, cluster, maintenance);
+on_agent!(kv, watch, lease, concurrency, auth, cluster, maintenance);
 
 /// It takes two minutes for what it says, so that etcd is asked only when its answers are to be written.
 mod performance {
@@ -67,6 +83,28 @@ mod performance {
     #[tokio::test]
     async fn agent_with_3_5() {
         check("check", &Subject::agent(), EtcdVersion::V3_5, Member::Leader).await;
+    }
+}
+
+/// `etcdctl` reads and restores snapshots by itself, in the format of etcd's own store. Ours are another, which it
+/// must notice; `agentctl` reads and restores them.
+#[tokio::test]
+async fn our_snapshots_are_not_taken_for_its_own() {
+    for client in [EtcdVersion::V3_4, EtcdVersion::V3_5] {
+        if client.program("etcdctl").is_none() {
+            notes::skipped(&format!("no etcdctl {}", client.name()));
+            continue;
+        }
+        let cluster = Cluster::builder(&Subject::agent(), 1).start().await;
+        let mut etcdctl = Etcdctl::new(client, &cluster, 0).await.expect("etcdctl");
+        let (save, status) = (
+            "etcdctl snapshot save $FOLDER/s",
+            "etcdctl snapshot status $FOLDER/s",
+        );
+        let transcript = etcdctl.run(&format!("{save}\n{status}\n")).await;
+        assert_eq!(transcript.answer(save), Some("Snapshot saved at <folder>/s"));
+        let answer = transcript.answer(status).expect("an answer");
+        assert!(answer.ends_with("Error: invalid database\nexit 1"), "{answer}");
     }
 }
 

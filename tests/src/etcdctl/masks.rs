@@ -35,7 +35,7 @@ pub(super) fn is_measured(command: &str) -> bool {
 
 /// A line of an answer with ids, addresses, times, sizes and terms masked.
 pub(super) fn same_in_every_run(command: &str, line: &str, names: &mut Names) -> String {
-    let mut line = names.apply(&members_by_name(line, names));
+    let mut line = names.apply(&names.members_by_name(line));
     for (before, name) in NUMBERS {
         line = mask(&line, before, name);
     }
@@ -47,6 +47,9 @@ pub(super) fn same_in_every_run(command: &str, line: &str, names: &mut Names) ->
     }
     if line.starts_with('|') {
         return names.apply(&row(&line));
+    }
+    if let Some(members) = line.strip_prefix("ETCD_INITIAL_CLUSTER=\"") {
+        return initial_cluster(members);
     }
     line = lease_in_key(&line);
     let columns: Vec<&str> = line.split(", ").collect();
@@ -93,6 +96,17 @@ fn row(line: &str) -> String {
     format!("| {} |", masked.collect::<Vec<_>>().join(" | "))
 }
 
+/// Members by id, as every list of them, each with its name before its masked URL.
+fn initial_cluster(members: &str) -> String {
+    let urls = members
+        .trim_end_matches('"')
+        .split(',')
+        .filter_map(|member| member.split_once('='));
+    let mut urls: Vec<&str> = urls.map(|(_, url)| url).collect();
+    urls.sort_unstable();
+    format!("ETCD_INITIAL_CLUSTER=\"{}\"", urls.join(","))
+}
+
 /// `PASS: Throughput is 150 writes/s` says how fast the machine is; that it was measured is what counts.
 fn verdict(line: &str) -> String {
     // A bar that is drawn over itself comes first, in the same line.
@@ -115,20 +129,6 @@ fn lease_in_key(line: &str) -> String {
         _ => word.to_owned(),
     });
     words.collect::<Vec<_>>().join(" ")
-}
-
-/// A member list in JSON is in the order of the ids, which are not the same in two runs.
-fn members_by_name(line: &str, names: &Names) -> String {
-    let parsed = line
-        .contains(r#""members":["#)
-        .then(|| serde_json::from_str::<serde_json::Value>(line).ok());
-    let Some(mut json) = parsed.flatten() else {
-        return line.to_owned();
-    };
-    if let Some(members) = json.get_mut("members").and_then(|members| members.as_array_mut()) {
-        members.sort_by_cached_key(|member| names.apply(&format!("\"name\":{}", member["name"])));
-    }
-    json.to_string()
 }
 
 /// Replaces the number, with its unit, that follows `before`.

@@ -1,28 +1,20 @@
 //! Runs the stock `etcdctl` by a script and keeps a transcript.
 //!
-//! A script has one command on each line; `#` begins a comment. A command is written as in a shell, of which
-//! this is understood: single and double quotes, `<<< 'input'` with `\n` for line ends, and `| head -n N` for
-//! commands that never end. ` & N` at the end leaves a command running once it has printed N lines; `stop N`
-//! asks the oldest such command to end once it has printed N lines, `wait` waits until it does by itself. `etcd:` before a command runs it on
-//! etcd only: what it shows there is no promise of ours.
+//! Scripts are written as in [`crate::shell`].
 //!
 //! `$LEASE1` is the first lease that the script was granted, and so on, `$ADDED1` the first member that it
 //! added; `$LEADER`, `$FOLLOWER` (URLs), `$LEADER_ID` and `$FOLLOWER_ID` are asked of the cluster; `$SELF` is
-//! the member that is asked, `$PEER` a peer URL that nobody has, `$FOLDER` the test's own.
+//! the member that is asked, `$TAKEN` its peer URL, `$PEER` one that nobody has, `$FOLDER` the test's own.
 
-mod job;
-mod line;
 mod masks;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use job::Job;
-use line::{Command, Line};
-
 use crate::cluster::{Cluster, address};
 use crate::names::Names;
+use crate::shell::{Command, Job, Line, commands};
 use crate::tools::EtcdVersion;
 use crate::transcript::Transcript;
 
@@ -52,7 +44,7 @@ impl<'a> Etcdctl<'a> {
         let address = address::own_loopback();
         let [port] = address::free_ports(address);
         let peer = format!("http://{address}:{port}");
-        names.learn("peer", &peer);
+        names.learn("spare", &peer);
         Some(Etcdctl {
             program,
             cluster,
@@ -85,6 +77,7 @@ impl<'a> Etcdctl<'a> {
         let roles = self.roles(line).await;
         let mut expanded = line.replace("$FOLDER", &self.cluster.folder().to_string_lossy());
         expanded = expanded.replace("$PEER", &self.peer);
+        expanded = expanded.replace("$TAKEN", &self.cluster.member(self.member).peer_url);
         expanded = expanded.replace("$SELF", self.cluster.endpoint(self.member));
         for (kind, ids) in [("LEASE", &self.leases), ("ADDED", &self.added)] {
             for (i, id) in ids.iter().enumerate() {
@@ -218,12 +211,4 @@ impl<'a> Etcdctl<'a> {
             self.added.push(id);
         }
     }
-}
-
-/// The commands of a script: its lines but comments and empty ones.
-pub fn commands(script: &str) -> impl Iterator<Item = &str> {
-    script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }

@@ -2,7 +2,7 @@
 
 /// A command, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// Run to its end, or until `head` lines have come.
     Run { command: Command, head: Option<usize> },
     /// Left running once it has printed so many lines.
@@ -15,13 +15,13 @@ pub(super) enum Line {
 
 /// The words of a command, the program's name among them, and what it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Command {
-    pub(super) words: Vec<String>,
-    pub(super) input: String,
+pub(crate) struct Command {
+    pub(crate) words: Vec<String>,
+    pub(crate) input: String,
 }
 
 impl Line {
-    pub(super) fn parse(text: &str) -> Line {
+    pub(crate) fn parse(text: &str) -> Line {
         if text == "wait" {
             return Line::Wait;
         }

@@ -1,4 +1,4 @@
-//! A running `etcdctl`, its output collected as it comes.
+//! A running command, its output collected as it comes.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A child process; it is killed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     child: Child,
     printed: watch::Receiver<Vec<String>>,
     stdout: JoinHandle<()>,
@@ -27,13 +27,13 @@ pub(super) struct Job {
 
 impl Job {
     /// Starts it and writes its input, which ends there unless it is `held`.
-    pub(super) async fn start(mut command: Command, input: &str, held: bool, timeout: Duration) -> Job {
+    pub(crate) async fn start(mut command: Command, input: &str, held: bool, timeout: Duration) -> Job {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = command.spawn().expect("start etcdctl");
+        let mut child = command.spawn().expect("start a command");
         let mut stdin = child.stdin.take().expect("its input");
         // A command that refuses its arguments has ended before it reads.
         let _ = stdin.write_all(input.as_bytes()).await;
@@ -68,7 +68,7 @@ impl Job {
     }
 
     /// Waits until it has printed so many lines; fewer, where it ends before.
-    pub(super) async fn lines(&mut self, count: usize) -> Result<Vec<String>, String> {
+    pub(crate) async fn lines(&mut self, count: usize) -> Result<Vec<String>, String> {
         let enough = self.printed.wait_for(|printed| printed.len() >= count);
         let waited = tokio::time::timeout(self.timeout, enough).await.map(drop);
         let printed = self.printed.borrow();
@@ -83,7 +83,7 @@ impl Job {
     }
 
     /// Waits for its end: all it printed, errors last, and its exit code.
-    pub(super) async fn finish(mut self) -> (String, Option<i32>) {
+    pub(crate) async fn finish(mut self) -> (String, Option<i32>) {
         drop(self.input.take());
         let status = tokio::time::timeout(self.timeout, self.child.wait()).await;
         let Ok(status) = status else {
@@ -107,7 +107,7 @@ impl Job {
     }
 
     /// SIGTERM, upon which it lets go of what it holds, and waits for its end.
-    pub(super) async fn stop(mut self) -> (String, Option<i32>) {
+    pub(crate) async fn stop(mut self) -> (String, Option<i32>) {
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             // It may have ended already.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
