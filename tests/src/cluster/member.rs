@@ -1,7 +1,7 @@
 //! One member: its process, its addresses, its folder and its log.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::address::free_ports;
 use crate::wait;
 
 const LOG_TAIL_LINES: usize = 30;
@@ -32,14 +33,13 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
-        // All are held until all are known, so that they differ.
-        let (client, peer, tls) = (free_port(address), free_port(address), free_port(address));
+        let [client, peer, tls] = free_ports(address);
         Member {
             name: name.to_owned(),
-            client_url: format!("http://{address}:{}", client.1),
-            tls_url: format!("https://{address}:{}", tls.1),
-            peer_url: format!("http://{address}:{}", peer.1),
-            first_peer_url: format!("http://{address}:{}", peer.1),
+            client_url: format!("http://{address}:{client}"),
+            tls_url: format!("https://{address}:{tls}"),
+            peer_url: format!("http://{address}:{peer}"),
+            first_peer_url: format!("http://{address}:{peer}"),
             data_dir,
             log,
             process: None,
@@ -51,7 +51,8 @@ impl Member {
     }
 
     pub(super) fn move_peer(&mut self, address: Ipv4Addr) {
-        self.peer_url = format!("http://{address}:{}", free_port(address).1);
+        let [peer] = free_ports(address);
+        self.peer_url = format!("http://{address}:{peer}");
     }
 
     pub(super) fn spawn(&mut self, mut command: Command) {
@@ -143,10 +144,4 @@ impl Drop for Member {
             let _ = process.wait();
         }
     }
-}
-
-fn free_port(address: Ipv4Addr) -> (TcpListener, u16) {
-    let listener = TcpListener::bind((address, 0)).expect("bind a loopback port");
-    let port = listener.local_addr().expect("bound address").port();
-    (listener, port)
 }

@@ -3,6 +3,7 @@
 //! Owns the processes, their folders and logs: all are gone when the [`Cluster`] is dropped, and a failing test
 //! shows the ends of the logs. It never looks into a data directory.
 
+pub mod address;
 mod growth;
 mod member;
 mod subject;
@@ -11,7 +12,6 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -89,7 +89,7 @@ impl Builder {
             .prefix("cluster-")
             .tempdir()
             .expect("temporary folder");
-        let address = own_loopback_address();
+        let address = address::own_loopback();
         let members = (0..self.members)
             .map(|i| {
                 let name = format!("m{i}");
@@ -337,14 +337,4 @@ impl Drop for Cluster {
             }
         }
     }
-}
-
-/// A loopback address that no other cluster of this test run has. Clients connect from 127.0.0.1, so that no
-/// outgoing connection can take a member's port while the member is down.
-fn own_loopback_address() -> Ipv4Addr {
-    static CLUSTERS: AtomicU16 = AtomicU16::new(0);
-    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let [_, cluster] = cluster.to_be_bytes();
-    Ipv4Addr::new(127, 1 + cluster % 254, high, low.clamp(1, 254))
 }
