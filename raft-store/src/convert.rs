@@ -78,6 +78,7 @@ pub fn membership_to_wire(membership: &Membership) -> wire::Membership {
                     wire::Node {
                         name: node.name.clone(),
                         peer_urls: node.peer_urls.clone(),
+                        to_be_voter: node.to_be_voter,
                     },
                 )
             })
@@ -102,6 +103,7 @@ pub fn membership_from_wire(membership: wire::Membership) -> Result<Membership, 
                 Node {
                     name: node.name,
                     peer_urls: node.peer_urls,
+                    to_be_voter: node.to_be_voter,
                 },
             )
         })

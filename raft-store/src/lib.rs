@@ -14,24 +14,32 @@ mod apply;
 pub mod auth;
 mod backend;
 pub mod convert;
+mod hash_check;
 mod lease;
 mod log_store;
 mod migrate;
 mod mvcc;
 mod raft_types;
+pub mod restore;
 mod schema;
 pub mod snapshot;
 mod state;
 mod state_dir;
 mod state_machine;
+mod stopwatch;
 mod store;
+mod txn;
 pub mod wal;
 pub mod watch;
 
+pub use apply::growth_bytes;
+pub use hash_check::HashPoint;
+pub use lease::{LeaseEvent, LeaseFeed, LeaseNews};
 pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{
     Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 pub use snapshot::{SnapshotFile, SnapshotReceiver};
 pub use state_machine::{OpenStoreError, StateMachine, StoreOptions};
+pub use stopwatch::{DiskWork, Stopwatch};
 pub use store::{HashKv, LeaseInfo, MemberAttributes, RangeResult, ReadError, Store};

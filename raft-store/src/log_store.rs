@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
+use crate::stopwatch::Stopwatch;
 pub use crate::wal::OpenLogError;
 use crate::wal::{self, Found, Identity, Request, Shared, WalOptions, Writer};
 
@@ -62,6 +63,14 @@ impl Drop for WriterThread {
 }
 
 impl LogStore {
+    /// Whose log a directory holds; `None` where there is none. Opens and locks nothing.
+    ///
+    /// # Errors
+    /// See [`OpenLogError`].
+    pub fn identity(dir: &Path) -> Result<Option<Identity>, OpenLogError> {
+        wal::identity(dir)
+    }
+
     /// Opens or creates the log, and recovers it: what it reports afterwards is durable. The directory is
     /// locked until the last clone is dropped.
     ///
@@ -82,16 +91,6 @@ impl LogStore {
         })
     }
 
-    /// Whether there is a log in this directory. A directory that cannot be read counts as one that has a
-    /// log: a bootstrap over existing data must never follow from a wrong permission.
-    #[must_use]
-    pub fn exists(dir: &Path) -> bool {
-        match wal::list(dir) {
-            Ok(listing) => !listing.segments.is_empty(),
-            Err(error) => error.kind() != ErrorKind::NotFound,
-        }
-    }
-
     /// Receives the cause when the log stops for good: the member must stop then. It says what failed and on
     /// which file, and what a person can do.
     #[must_use]
@@ -109,6 +108,11 @@ impl LogStore {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.handle.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Measures every sync from now on.
+    pub fn time_with(&self, stopwatch: Arc<dyn Stopwatch>) {
+        self.handle.shared.timed.with(stopwatch);
     }
 
     /// Waits for a place in the queue.

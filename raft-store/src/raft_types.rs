@@ -31,6 +31,8 @@ pub struct Node {
     pub name: String,
     /// Where its peers reach it.
     pub peer_urls: Vec<String>,
+    /// Admitted as a learner, to be made a voter as soon as it has caught up: clients are shown a voter.
+    pub to_be_voter: bool,
 }
 
 openraft::declare_raft_types!(

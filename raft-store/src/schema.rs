@@ -13,6 +13,7 @@
 //! | `u` name | `replicated.AuthUser` |
 //! | `o` name | `authpb.Role` |
 //! | `m|auth` | `replicated.AuthSettings` |
+//! | `x` member id(8) | nothing: a member that was removed, whose id never comes back |
 //! | `m|format` | [`FORMAT`] |
 //! | `m|applied` | `replicated.LogId` of the last applied entry |
 //! | `m|membership` | `replicated.StoredMembership` |
@@ -43,6 +44,7 @@ const MEMBER: u8 = b'p';
 const ALARM: u8 = b'a';
 const USER: u8 = b'u';
 const ROLE: u8 = b'o';
+const REMOVED: u8 = b'x';
 
 const RECORD_KEY_BYTES: usize = 17;
 const CHUNK_KEY_BYTES: usize = 21;
@@ -66,6 +68,11 @@ pub(crate) fn chunk(revision: Revision, number: u32) -> Vec<u8> {
     let mut key = record(revision);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Whether a key speaks of the cluster itself rather than of what it stores: of no meaning in another.
+pub(crate) fn is_of_the_cluster(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(MEMBER | ALARM | REMOVED)))
 }
 
 /// The keys of all records of the revisions `from..=to`.
@@ -160,6 +167,20 @@ fn named(prefix: u8, name: &str) -> Vec<u8> {
     key.push(prefix);
     key.extend_from_slice(name.as_bytes());
     key
+}
+
+pub(crate) fn removed(member_id: u64) -> Vec<u8> {
+    numbered(REMOVED, member_id)
+}
+
+pub(crate) fn all_removed() -> Range<Vec<u8>> {
+    whole(REMOVED)
+}
+
+/// `None` for a key that is no removed member's.
+pub(crate) fn parse_removed(key: &[u8]) -> Option<u64> {
+    let (&prefix, id) = key.split_first()?;
+    (prefix == REMOVED).then_some(u64::from_be_bytes(id.try_into().ok()?))
 }
 
 fn numbered(prefix: u8, number: u64) -> Vec<u8> {

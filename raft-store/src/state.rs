@@ -45,10 +45,13 @@ pub(crate) struct Published {
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) removed: Removed,
 }
 
 /// Member and alarm.
 pub(crate) type Alarms = BTreeSet<(u64, i32)>;
+/// The ids of members that were removed, which never come back.
+pub(crate) type Removed = BTreeSet<u64>;
 /// What each member published of itself.
 pub(crate) type Members = BTreeMap<u64, MemberAttributes>;
 
@@ -139,6 +142,9 @@ impl Published {
             entries.push((schema::alarm(*member_id, *alarm), Vec::new()));
         }
         entries.extend(auth::entries(&self.auth));
+        for member_id in &self.removed {
+            entries.push((schema::removed(*member_id), Vec::new()));
+        }
         entries
     }
 }
@@ -216,6 +222,7 @@ fn load_published(backend: &Backend) -> Result<Published, BackendError> {
         alarms: load_alarms(backend)?,
         members: load_members(backend)?,
         auth: Arc::new(auth::load(backend)?),
+        removed: load_removed(backend)?,
     })
 }
 
@@ -260,6 +267,17 @@ fn load_members(backend: &Backend) -> Result<Members, BackendError> {
         members.insert(member.id, attributes);
     }
     Ok(members)
+}
+
+fn load_removed(backend: &Backend) -> Result<Removed, BackendError> {
+    let mut removed = Removed::new();
+    for entry in backend.scan(schema::all_removed()) {
+        let (key, _) = entry?;
+        removed.insert(
+            schema::parse_removed(&key).ok_or_else(|| backend.damaged("a removed member is unreadable"))?,
+        );
+    }
+    Ok(removed)
 }
 
 /// Rebuilds the index, the attachments and the quota's count, in the order in which apply made them.

@@ -18,6 +18,7 @@ use crate::raft_types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotFile, Snapshots, build_state, empty_state};
 use crate::state::State;
 use crate::state_dir::StateDir;
+use crate::stopwatch::{DiskWork, Stopwatch, Timed};
 use crate::store::{Shared, Store};
 use crate::watch::Publisher;
 
@@ -35,9 +36,6 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// sled's page cache, in bytes.
     pub cache_bytes: u64,
-    /// Puts are refused while live data is above this many bytes. 0: no quota. It decides what a replicated request
-    /// does, so it must be the same on all members.
-    pub quota_bytes: u64,
     /// Events kept for one watcher that reads slower than writes arrive; past that it catches up from history.
     pub watch_buffer_events: usize,
 }
@@ -50,6 +48,7 @@ pub struct StateMachine {
     applier: Applier,
     publisher: Publisher,
     /// A storage failure leaves memory ahead of the disk: nothing may be applied on top of it.
+    timed: Timed,
     failed: bool,
 }
 
@@ -87,7 +86,7 @@ impl StateMachine {
         let snapshots = Snapshots::open(options.dir.join("snapshots")).map_err(failed)?;
         let state = Arc::new(open_state(&options, &state_dir, &snapshots)?);
         let (shared, publisher) = Shared::new(Arc::clone(&state), snapshots, options.watch_buffer_events);
-        let applier = Applier::new(state, options.quota_bytes);
+        let applier = Applier::new(state);
         let store = Store::new(Arc::clone(&shared));
         let machine = StateMachine {
             options,
@@ -95,10 +94,16 @@ impl StateMachine {
             shared,
             applier,
             publisher,
+            timed: Timed::default(),
             failed: false,
         };
         machine.shared.resume();
         Ok((machine, store))
+    }
+
+    /// Measures every batch from now on.
+    pub fn time_with(&self, stopwatch: Arc<dyn Stopwatch>) {
+        self.timed.with(stopwatch);
     }
 
     fn apply_chunk(&mut self, chunk: Chunk) -> io::Result<()> {
@@ -130,8 +135,13 @@ impl StateMachine {
         let replies = entries
             .map(|entry| self.applier.apply(entry))
             .collect::<Result<_, _>>()?;
-        let committed = self.applier.commit(&self.publisher)?;
+        let committed = self
+            .timed
+            .run(DiskWork::StoreCommit, || self.applier.commit(&self.publisher))?;
         self.shared.applied(committed);
+        for point in self.applier.take_hash_points() {
+            self.shared.offer_hash_point(point);
+        }
         Ok(replies)
     }
 
@@ -139,7 +149,7 @@ impl StateMachine {
         // Kept first: after a crash in between, openraft finds it and installs it again.
         let snapshot = self.shared.snapshots.keep_installed(snapshot)?;
         let state = Arc::new(build_state(&self.state_dir, &snapshot, self.options.cache_bytes)?);
-        self.applier = Applier::new(Arc::clone(&state), self.options.quota_bytes);
+        self.applier = Applier::new(Arc::clone(&state));
         let old = self.shared.replace(Arc::clone(&state));
         let revision = state.published.read().revision;
         self.publisher.reset(revision);

@@ -5,22 +5,28 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use proto::etcdserverpb::{AlarmMember, RangeRequest};
+use parking_lot::{Mutex, RwLock};
+use proto::etcdserverpb::{AlarmMember, RangeRequest, TxnRequest, TxnResponse};
 use proto::mvccpb::KeyValue;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::apply::Committed;
 use crate::auth::Auth;
-use crate::mvcc::{self, Pin, ReadFailure, Sweeper};
+use crate::hash_check::HashPoint;
+use crate::lease::{LeaseFeed, LeaseFeedSender};
+use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
 use crate::state::State;
+use crate::txn;
 use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQuery, Publisher, WatchHub};
 
 /// How often a read of the current revision starts again because compaction overtook it.
 const OVERTAKEN_LIMIT: usize = 16;
+
+/// Hash points that wait to be hashed: each holds back the removal of compacted history.
+const HASH_POINTS: usize = 2;
 
 /// A cloneable handle for reads at the applied state.
 #[derive(Clone)]
@@ -36,8 +42,9 @@ pub(crate) struct Shared {
     hub: WatchHub,
     /// The index of the last applied entry, `None` before the first.
     applied: watch::Sender<Option<u64>>,
-    lease_changes: watch::Sender<u64>,
+    lease_feed: LeaseFeedSender,
     auth_changes: watch::Sender<u64>,
+    hash_points: Mutex<Option<mpsc::Sender<HashPoint>>>,
 }
 
 /// The answer to a range. `revision` is the store's at the time of reading, not the one asked for.
@@ -116,11 +123,36 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, ReadError> {
+        self.read(|view| view.range(request))
+    }
+
+    /// Evaluates a Txn that only reads ([`Store::ranges_only`]) at one revision, which is answered with it. Headers are
+    /// left out. The request's shape has been validated.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_txn(&self, request: &TxnRequest) -> Result<(TxnResponse, i64), ReadError> {
+        self.read(|view| Ok((txn::read(view, request)?, view.revision)))
+    }
+
+    /// Every range of a Txn on any path; `None` for a Txn that may do more than read, whose place is in the log.
+    #[must_use]
+    pub fn ranges_only(request: &TxnRequest) -> Option<Vec<&RangeRequest>> {
+        txn::ranges_only(request)
+    }
+
+    /// Whether a range takes so long to read that it should be read where blocking is fine.
+    #[must_use]
+    pub fn is_large(&self, request: &RangeRequest) -> bool {
+        self.shared.state().view().is_large(request)
+    }
+
+    fn read<T>(&self, read: impl Fn(View<'_>) -> Result<T, ReadFailure>) -> Result<T, ReadError> {
         let mut overtaken = 0;
         loop {
             let state = self.shared.state();
             let view = state.view();
-            match view.range(request) {
+            match read(view) {
                 Ok(result) => return Ok(result),
                 Err(ReadFailure::Compacted) => return Err(ReadError::Compacted),
                 Err(ReadFailure::Future) => return Err(ReadError::FutureRevision),
@@ -165,10 +197,37 @@ impl Store {
         self.shared.state().published.read().members.get(&id).cloned()
     }
 
+    /// The ids of all members that were ever removed, ascending.
+    #[must_use]
+    pub fn removed_members(&self) -> Vec<u64> {
+        let state = self.shared.state();
+        let published = state.published.read();
+        published.removed.iter().copied().collect()
+    }
+
+    /// Whether a member was removed, for good.
+    #[must_use]
+    pub fn is_removed(&self, member_id: u64) -> bool {
+        let state = self.shared.state();
+        state.published.read().removed.contains(&member_id)
+    }
+
     /// All leases, ascending by id.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseInfo> {
         self.shared.state().published.read().leases.all()
+    }
+
+    /// Up to `max` leases with ids above `after`, ascending: all of them page by page, so that whoever reads a
+    /// hundred thousand never holds the writer up.
+    #[must_use]
+    pub fn leases_after(&self, after: Option<i64>, max: usize) -> Vec<LeaseInfo> {
+        self.shared.state().published.read().leases.after(after, max)
+    }
+
+    #[must_use]
+    pub fn lease_count(&self) -> usize {
+        self.shared.state().published.read().leases.len()
     }
 
     #[must_use]
@@ -182,11 +241,16 @@ impl Store {
         self.shared.state().published.read().leases.keys(id)
     }
 
-    /// Receives every change of the set of leases (grants, revokes) after it is applied: what the leader's
-    /// deadline keeper follows. The value counts changes; read [`Store::leases`] on each.
+    /// How many keys are attached to a lease.
     #[must_use]
-    pub fn lease_changes(&self) -> watch::Receiver<u64> {
-        self.shared.lease_changes.subscribe()
+    pub fn lease_key_count(&self, id: i64) -> usize {
+        self.shared.state().published.read().leases.key_count(id)
+    }
+
+    /// Tells every grant and revoke from now on, after it is applied: what the leader's deadlines follow.
+    #[must_use]
+    pub fn lease_feed(&self) -> LeaseFeed {
+        self.shared.lease_feed.subscribe()
     }
 
     /// Users and roles as they are now.
@@ -231,15 +295,41 @@ impl Store {
             _ if revision < pin.revision() => return Err(ReadError::Compacted),
             _ => revision,
         };
-        let hash = mvcc::hash(&state.backend, &state.index, &pin, hash_revision).map_err(|error| {
-            tracing::error!(error = %io::Error::from(error), "a read failed");
-            ReadError::Failed
-        })?;
+        let hash =
+            mvcc::hash(&state.backend, &state.index, pin.revision(), hash_revision).map_err(|error| {
+                tracing::error!(error = %io::Error::from(error), "a read failed");
+                ReadError::Failed
+            })?;
         Ok(HashKv {
             hash,
             hash_revision,
             compact_revision: pin.revision(),
         })
+    }
+
+    /// Bytes of everything that is not compacted: the same on all members, and what a quota is about.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.shared.state().published.read().live_bytes
+    }
+
+    /// Completes once all that is compacted is also removed from the store.
+    pub async fn wait_swept(&self) {
+        let state = self.shared.state();
+        let mut ended = state.sweeper.ended();
+        while !state.sweeper.is_done(&state.index) {
+            // It fails only when the sender is gone, which the state holds.
+            let _ = ended.changed().await;
+        }
+    }
+
+    /// Receives the positions at which the log asks for the store's hash. The last caller gets them; one that is
+    /// slow misses some.
+    #[must_use]
+    pub fn hash_points(&self) -> mpsc::Receiver<HashPoint> {
+        let (sender, receiver) = mpsc::channel(HASH_POINTS);
+        *self.shared.hash_points.lock() = Some(sender);
+        receiver
     }
 
     /// Bytes on disk, and bytes of live data.
@@ -298,8 +388,9 @@ impl Shared {
                 snapshots: Arc::new(snapshots),
                 hub,
                 applied: watch::Sender::new(applied),
-                lease_changes: watch::Sender::new(0),
+                lease_feed: LeaseFeedSender::new(),
                 auth_changes: watch::Sender::new(0),
+                hash_points: Mutex::new(None),
             }
         });
         (shared, writer.expect("set by the closure, which has run"))
@@ -316,24 +407,36 @@ impl Shared {
 
     /// A chunk was published: wakes who waits for it.
     pub(crate) fn applied(&self, committed: Committed) {
-        let applied = self.state.read().published.read().applied.map(|id| id.index());
-        self.applied.send_replace(applied);
-        if committed.leases_changed {
-            self.lease_changes.send_modify(|changes| *changes += 1);
-        }
+        self.tell_applied();
+        self.lease_feed.tell(committed.leases);
         if committed.auth_changed {
-            self.auth_changes.send_modify(|changes| *changes += 1);
+            self.tell_auth_changed();
         }
+    }
+
+    /// Hands a hash point to whoever hashes; dropped where nobody does, or is too slow.
+    pub(crate) fn offer_hash_point(&self, point: HashPoint) {
+        if let Some(sender) = &*self.hash_points.lock() {
+            let _ = sender.try_send(point);
+        }
+    }
+
+    fn tell_auth_changed(&self) {
+        self.auth_changes.send_modify(|changes| *changes += 1);
     }
 
     /// Puts another state in service. Returns the former one.
     pub(crate) fn replace(&self, state: Arc<State>) -> Arc<State> {
         let former = std::mem::replace(&mut *self.state.write(), state);
-        self.applied(Committed {
-            leases_changed: true,
-            auth_changed: true,
-        });
+        self.tell_applied();
+        self.lease_feed.tell_replaced();
+        self.tell_auth_changed();
         former
+    }
+
+    fn tell_applied(&self) {
+        let applied = self.state.read().published.read().applied.map(|id| id.index());
+        self.applied.send_replace(applied);
     }
 }
 

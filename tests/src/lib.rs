@@ -6,11 +6,13 @@
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod curl;
 pub mod etcdctl;
 pub mod lab;
 pub mod load;
 pub mod names;
 pub mod notes;
+pub mod shell;
 pub mod show;
 pub mod tmpfs;
 pub mod tools;

@@ -30,6 +30,7 @@ impl Names {
                 &format!("\"name\":\"<name{i}>\""),
             );
             names.replace(&format!(", {}, ", member.name), &format!(", <name{i}>, "));
+            names.replace(&format!("| {} |", member.name), &format!("| <name{i}> |"));
             names.replace(&member.client_url, &format!("<client{i}>"));
             names.replace(
                 member.client_url.trim_start_matches("http://"),
@@ -83,6 +84,30 @@ impl Names {
     pub fn learn(&mut self, kind: &'static str, value: &str) {
         let name = self.given(kind, value);
         self.replace(value, &name);
+    }
+
+    /// As [`Names::learn`], of an id in hexadecimal, which stands in JSON in decimal.
+    pub fn learn_id(&mut self, kind: &'static str, hex: &str) {
+        self.learn(kind, hex);
+        let name = self.given(kind, hex);
+        if let Ok(id) = u64::from_str_radix(hex, 16) {
+            self.replace(&id.to_string(), &name);
+        }
+    }
+
+    /// A line of JSON with its members by name: their order is that of the ids, which no two runs share.
+    #[must_use]
+    pub fn members_by_name(&self, line: &str) -> String {
+        let parsed = line
+            .contains(r#""members":["#)
+            .then(|| serde_json::from_str::<serde_json::Value>(line).ok());
+        let Some(mut json) = parsed.flatten() else {
+            return line.to_owned();
+        };
+        if let Some(members) = json.get_mut("members").and_then(|members| members.as_array_mut()) {
+            members.sort_by_cached_key(|member| self.apply(&format!("\"name\":{}", member["name"])));
+        }
+        json.to_string()
     }
 
     /// Text with every known id and address named.

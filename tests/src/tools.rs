@@ -47,6 +47,13 @@ pub fn agentctl() -> PathBuf {
     agent().with_file_name("agentctl")
 }
 
+/// The folder into which `tests/run` unpacked or installed a tool, `None` where it is missing.
+#[must_use]
+pub fn folder(name: &str) -> Option<PathBuf> {
+    let folder = target().join("tools").join(name);
+    folder.is_dir().then_some(folder)
+}
+
 /// What only root may do: mounts, and a real Incus.
 #[must_use]
 pub fn is_root() -> bool {

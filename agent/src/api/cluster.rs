@@ -4,24 +4,27 @@ use std::sync::Arc;
 
 use proto::etcdserverpb::cluster_server::Cluster;
 use proto::etcdserverpb::{
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
     MemberUpdateResponse,
 };
+use proto::peer::member_change::{self, Change};
+use proto::peer::{MemberChange, MembersChanged};
 use tonic::{Request, Response, Status};
 
 use super::Api;
 use super::interceptor::Needs;
-use super::status::{ApiError, unimplemented};
+use super::status::ApiError;
+use super::validate;
 
 #[derive(Clone, Debug)]
 pub(super) struct ClusterService(pub(super) Arc<Api>);
 
 impl ClusterService {
-    /// Admits a change of the membership, which cannot be made yet.
-    async fn refuse_change<T, R>(&self, request: &Request<T>, what: &str) -> Result<Response<R>, Status> {
-        self.0.admit(request, Needs::Root).await?;
-        Err(unimplemented(what))
+    async fn change(&self, change: Change) -> Result<MembersChanged, Status> {
+        let ClusterService(api) = self;
+        let change = MemberChange { change: Some(change) };
+        Ok(api.node.change_members(change).await.map_err(ApiError::from)?)
     }
 }
 
@@ -31,21 +34,47 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        self.refuse_change(&request, "adding a member").await
+        self.0.admit(&request, Needs::Root).await?;
+        let add = member_change::Add {
+            peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
+            learner: request.get_ref().is_learner,
+        };
+        let changed = self.change(Change::Add(add)).await?;
+        let added = |member: &&Member| member.id == changed.added;
+        Ok(Response::new(MemberAddResponse {
+            header: self.0.header_at(0),
+            member: changed.members.iter().find(added).cloned(),
+            members: changed.members,
+        }))
     }
 
     async fn member_remove(
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.refuse_change(&request, "removing a member").await
+        self.0.admit(&request, Needs::Root).await?;
+        let remove = Change::Remove(request.get_ref().id);
+        let changed = self.change(remove).await?;
+        Ok(Response::new(MemberRemoveResponse {
+            header: self.0.header_at(0),
+            members: changed.members,
+        }))
     }
 
     async fn member_update(
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        self.refuse_change(&request, "changing a member's URLs").await
+        self.0.admit(&request, Needs::Root).await?;
+        let update = member_change::Update {
+            id: request.get_ref().id,
+            peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
+        };
+        let changed = self.change(Change::Update(update)).await?;
+        Ok(Response::new(MemberUpdateResponse {
+            header: self.0.header_at(0),
+            members: changed.members,
+        }))
     }
 
     async fn member_list(
@@ -67,6 +96,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        self.refuse_change(&request, "promoting a learner").await
+        self.0.admit(&request, Needs::Root).await?;
+        let promote = Change::Promote(request.get_ref().id);
+        let changed = self.change(promote).await?;
+        Ok(Response::new(MemberPromoteResponse {
+            header: self.0.header_at(0),
+            members: changed.members,
+        }))
     }
 }

@@ -5,19 +5,19 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use ::http::StatusCode;
+use ::http::header::CONTENT_TYPE;
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
 use proto::etcdserverpb::{AlarmMember, AlarmType, RangeRequest};
 use tonic::Status;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::Api;
 use super::status::ApiError;
+use super::{Api, http};
 use crate::shutdown::Shutdown;
 
 /// gRPC's health protocol. The one service it knows is the member as a whole, named `""`.
@@ -150,7 +150,10 @@ fn verdict(query: &ProbeQuery, alarms: &[AlarmMember], has_leader: bool) -> Resu
 
 fn health_body(reason: Option<&str>) -> String {
     let health = if reason.is_none() { "true" } else { "false" };
-    serde_json::json!({ "health": health, "reason": reason.unwrap_or_default() }).to_string()
+    let body = serde_json::json!({ "health": health, "reason": reason.unwrap_or_default() });
+    // Only bad news ends its line, from etcd.
+    let end = if reason.is_none() { "" } else { "\n" };
+    format!("{body}{end}")
 }
 
 /// One check of `/livez` or `/readyz`.
@@ -187,19 +190,49 @@ impl Probe {
     }
 }
 
-/// `/livez`: should this process be restarted? Not because of its peers.
+/// Should this process be restarted? Not because of its peers.
+const LIVE: [Probe; 1] = [Probe::SerializableRead];
+
+/// Should clients be sent here?
+const READY: [Probe; 3] = [
+    Probe::DataCorruption,
+    Probe::SerializableRead,
+    Probe::LinearizableRead,
+];
+
+/// `/livez`
 pub(super) async fn livez(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
-    probes(&api, &[Probe::SerializableRead], query.as_deref()).await
+    probes(&api, &LIVE, query.as_deref()).await
 }
 
-/// `/readyz`: should clients be sent here?
+/// `/livez/CHECK`
+pub(super) async fn livez_check(
+    State(api): State<Arc<Api>>,
+    Path(check): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    one_probe(&api, &LIVE, &check, query.as_deref()).await
+}
+
+/// `/readyz`
 pub(super) async fn readyz(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
-    let all = [
-        Probe::DataCorruption,
-        Probe::SerializableRead,
-        Probe::LinearizableRead,
-    ];
-    probes(&api, &all, query.as_deref()).await
+    probes(&api, &READY, query.as_deref()).await
+}
+
+/// `/readyz/CHECK`
+pub(super) async fn readyz_check(
+    State(api): State<Arc<Api>>,
+    Path(check): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    one_probe(&api, &READY, &check, query.as_deref()).await
+}
+
+async fn one_probe(api: &Api, probes_there: &[Probe], name: &str, query: Option<&str>) -> Response {
+    match probes_there.iter().find(|probe| probe.name() == name) {
+        Some(probe) => probes(api, std::slice::from_ref(probe), query).await,
+        None => http::page_not_found(),
+    }
 }
 
 async fn probes(api: &Api, probes: &[Probe], query: Option<&str>) -> Response {
@@ -231,9 +264,7 @@ fn probes_body(results: &[(&str, Result<(), &str>)], verbose: bool) -> String {
             }
         }
     }
-    if well {
-        body.push_str("ok\n");
-    }
+    body.push_str(if well { "ok\n" } else { "\n" });
     body
 }
 
@@ -330,7 +361,7 @@ mod tests {
         assert_eq!(health_body(None), r#"{"health":"true","reason":""}"#);
         assert_eq!(
             health_body(Some("ALARM NOSPACE")),
-            r#"{"health":"false","reason":"ALARM NOSPACE"}"#
+            "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n"
         );
         let well = [("serializable_read", Ok(()))];
         assert_eq!(probes_body(&well, false), "ok\n");
@@ -339,7 +370,7 @@ mod tests {
             ("data_corruption", Ok(())),
             ("linearizable_read", Err("etcdserver: no leader")),
         ];
-        let lines = "[+]data_corruption ok\n[-]linearizable_read failed: etcdserver: no leader\n";
+        let lines = "[+]data_corruption ok\n[-]linearizable_read failed: etcdserver: no leader\n\n";
         assert_eq!(probes_body(&ill, false), lines);
     }
 }

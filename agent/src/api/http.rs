@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use axum::routing::any;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
 use tonic::Status;
 
 use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION, health};
@@ -15,12 +16,28 @@ use crate::telemetry::{Metrics, NodeSample};
 
 pub(super) fn routes(api: Arc<Api>) -> Router {
     Router::new()
-        .route("/health", get(health::health))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/version", get(version))
-        .route("/metrics", get(metrics))
+        .route("/health", any(health::health))
+        .route("/livez", any(health::livez))
+        .route("/livez/{check}", any(health::livez_check))
+        .route("/readyz", any(health::readyz))
+        .route("/readyz/{check}", any(health::readyz_check))
+        .route("/version", any(version))
+        .route_layer(middleware::from_fn(only_get))
+        .route("/metrics", any(metrics))
         .with_state(api)
+}
+
+/// As etcd's pages: not even HEAD.
+async fn only_get(request: Request, next: Next) -> Response {
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        [(ALLOW, "GET")],
+        "Method Not Allowed\n",
+    )
+        .into_response()
 }
 
 async fn version() -> Response {
@@ -43,7 +60,7 @@ fn sample(api: &Api) -> NodeSample {
         view,
         revision: store.revision(),
         compacted_revision: store.compacted_revision(),
-        leases: store.leases().len() as u64,
+        leases: store.lease_count() as u64,
         db_bytes,
         db_in_use_bytes,
         quota_bytes: api.options.quota_bytes,
@@ -61,6 +78,11 @@ pub(super) async fn not_found(headers: HeaderMap) -> Response {
     if content_type.starts_with(b"application/grpc") {
         Status::unimplemented("unknown service").into_http::<axum::body::Body>()
     } else {
-        (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+        page_not_found()
     }
+}
+
+/// What etcd says of a page that is not there.
+pub(super) fn page_not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }

@@ -193,7 +193,9 @@ impl Api {
             (Some(token), _) => self.tokens.verify(token, &auth).map(Some),
             (None, Some(user)) => Ok(Some(Identity {
                 user: user.to_string(),
-                changed_revision: auth.user(user).map_or(0, |user| user.changed_revision()),
+                changed_revision: auth
+                    .user(user)
+                    .map_or(0, raft_store::auth::User::changed_revision),
                 auth_revision: auth.revision(),
             })),
             (None, None) => Err(Rejected::Nobody),

@@ -10,6 +10,7 @@ use proto::etcdserverpb::{
 };
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
+use raft_store::Store;
 use raft_store::auth::Permissions;
 use tonic::{Request, Response, Status};
 
@@ -36,7 +37,8 @@ impl Kv for KvService {
             api.node.read_index().await.map_err(ApiError::from)?;
         }
         let allowed = |permissions: &Permissions| permissions.may_read(&request.key, &request.range_end);
-        let read = || std::future::ready(api.node.store().range(&request).map_err(ApiError::from));
+        let ranges = [&request];
+        let read = || api.read(&ranges, |store| store.range(&request));
         let found = api.authorised(&caller, allowed, read).await?;
         Ok(Response::new(RangeResponse {
             header: api.header_at(found.revision),
@@ -75,14 +77,25 @@ impl Kv for KvService {
         }
     }
 
-    /// Transactions that only read are replicated too: evaluating them is apply's alone, so that there is one
-    /// meaning of a comparison.
+    /// Transactions that only read have no place in the log: they are evaluated here, by what apply evaluates by.
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let KvService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
         let request = request.into_inner();
         validate::txn(&request, api.options.max_txn_ops)?;
         validate::size(request.encoded_len(), api.options.max_request_bytes)?;
+        if let Some(ranges) = Store::ranges_only(&request) {
+            // As in etcd; but compares alone, without any range that says otherwise, see the newest state.
+            if ranges.is_empty() || !ranges.iter().all(|range| range.serializable) {
+                api.node.read_index().await.map_err(ApiError::from)?;
+            }
+            let allowed = |permissions: &Permissions| permissions.may_read_txn(&request);
+            let read = || api.read(&ranges, |store| store.read_txn(&request));
+            let (mut response, revision) = api.authorised(&caller, allowed, read).await?;
+            txn_headers::fill(&mut response.responses, revision);
+            let header = api.header_at(revision);
+            return Ok(Response::new(TxnResponse { header, ..response }));
+        }
         match api.propose(&caller, Op::Txn(request)).await? {
             (header, Outcome::Txn(mut response)) => {
                 let revision = header.map_or(0, |header| header.revision);
@@ -99,8 +112,14 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let KvService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
-        match api.propose(&caller, Op::Compact(request.into_inner())).await? {
-            (header, Outcome::Compact(_)) => Ok(Response::new(CompactionResponse { header })),
+        let request = request.into_inner();
+        match api.propose(&caller, Op::Compact(request)).await? {
+            (header, Outcome::Compact(_)) => {
+                if request.physical {
+                    api.node.store().wait_swept().await;
+                }
+                Ok(Response::new(CompactionResponse { header }))
+            }
             _ => Err(ApiError::UnexpectedReply.into()),
         }
     }

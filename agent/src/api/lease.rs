@@ -6,9 +6,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
 use futures::future::BoxFuture;
-use futures::stream;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use proto::etcdserverpb::lease_server::Lease;
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
@@ -23,6 +23,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::interceptor::{Caller, Needs};
 use super::status::{self, ApiError};
 use super::{Api, validate};
+
+/// Renewals of one stream that are not answered yet.
+const RENEWALS_UNDER_WAY: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(super) struct LeaseService(pub(super) Arc<Api>);
@@ -76,12 +79,7 @@ impl Lease for LeaseService {
             let (api, caller) = (api.clone(), caller.clone());
             Box::pin(async move { api.stream_must_end(&caller).await })
         };
-        let renewals = KeepAlive {
-            api: api.clone(),
-            caller,
-            requests: request.into_inner(),
-            ending,
-        };
+        let renewals = KeepAlive::new(api.clone(), caller, request.into_inner(), ending);
         Ok(Response::new(Box::pin(stream::try_unfold(
             renewals,
             KeepAlive::next,
@@ -161,41 +159,53 @@ impl Lease for LeaseService {
 
 /// One client's stream of renewals, answered in order.
 struct KeepAlive {
-    api: Arc<Api>,
-    caller: Caller,
-    requests: Streaming<LeaseKeepAliveRequest>,
+    answers: BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>,
     ending: BoxFuture<'static, ApiError>,
 }
 
 impl KeepAlive {
-    /// The answer to the next request; `None` when the client has no more.
+    /// A client with many leases sends its renewals without waiting: they share the confirmations of leadership.
+    fn new(
+        api: Arc<Api>,
+        caller: Caller,
+        requests: Streaming<LeaseKeepAliveRequest>,
+        ending: BoxFuture<'static, ApiError>,
+    ) -> KeepAlive {
+        let caller = Arc::new(caller);
+        let answers = requests
+            .map(move |request| renew(api.clone(), caller.clone(), request))
+            .buffered(RENEWALS_UNDER_WAY)
+            .boxed();
+        KeepAlive { answers, ending }
+    }
+
+    /// The next answer; `None` when the client has no more requests.
     async fn next(mut self) -> Result<Option<(LeaseKeepAliveResponse, KeepAlive)>, Status> {
-        let answer = async {
-            let request = self
-                .requests
-                .message()
-                .await
-                .map_err(|status| status::too_large_message(&status).unwrap_or(status))?;
-            let Some(LeaseKeepAliveRequest { id }) = request else {
-                return Ok(None);
-            };
-            self.api.still_known(&self.caller)?;
-            // A lease that is gone is an answer, and the stream goes on for the others.
-            let ttl = match self.api.node.lease_keep_alive(id).await.map_err(ApiError::from) {
-                Ok(ttl) => ttl,
-                Err(ApiError::LeaseNotFound) => 0,
-                Err(error) => return Err(Status::from(error)),
-            };
-            Ok(Some(LeaseKeepAliveResponse {
-                header: self.api.header_now(),
-                id,
-                ttl,
-            }))
-        };
         let answered = tokio::select! {
-            answered = answer => answered?,
+            answered = self.answers.next() => answered.transpose()?,
             error = &mut self.ending => return Err(error.into()),
         };
         Ok(answered.map(|response| (response, self)))
     }
+}
+
+async fn renew(
+    api: Arc<Api>,
+    caller: Arc<Caller>,
+    request: Result<LeaseKeepAliveRequest, Status>,
+) -> Result<LeaseKeepAliveResponse, Status> {
+    let LeaseKeepAliveRequest { id } =
+        request.map_err(|status| status::too_large_message(&status).unwrap_or(status))?;
+    api.still_known(&caller)?;
+    // A lease that is gone is an answer, and the stream goes on for the others.
+    let ttl = match api.node.lease_keep_alive(id).await.map_err(ApiError::from) {
+        Ok(ttl) => ttl,
+        Err(ApiError::LeaseNotFound) => 0,
+        Err(error) => return Err(Status::from(error)),
+    };
+    Ok(LeaseKeepAliveResponse {
+        header: api.header_now(),
+        id,
+        ttl,
+    })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 use proto::etcdserverpb::maintenance_server::Maintenance;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -14,21 +15,20 @@ use proto::etcdserverpb::{
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use raft_store::{HashKv, SnapshotFile};
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::interceptor::Needs;
-use super::status::{ApiError, unimplemented};
+use super::status::ApiError;
 use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// The most that one message of a snapshot carries.
 const SNAPSHOT_BLOB_BYTES: usize = 32 * 1024;
 
-/// A saved snapshot is this many bytes times n, and its hash: what tells clients that the hash is there.
-const SNAPSHOT_UNIT_BYTES: u64 = 512;
+/// The SHA-256 at the end of a snapshot.
+const SNAPSHOT_HASH_BYTES: usize = 32;
 
 /// Messages of a snapshot that wait for a slow client.
 const SNAPSHOT_QUEUE: usize = 8;
@@ -54,6 +54,15 @@ impl Maintenance for MaintenanceService {
                 alarms,
             }));
         }
+        let known =
+            AlarmAction::try_from(request.action).is_ok() && AlarmType::try_from(request.alarm).is_ok();
+        if !known {
+            // Nothing of that name can be raised or cleared. etcd 3.5 stops applying over one.
+            return Ok(Response::new(AlarmResponse {
+                header: api.header_now(),
+                alarms: Vec::new(),
+            }));
+        }
         match api.propose(&caller, Op::Alarm(request)).await? {
             (header, Outcome::Alarm(response)) => Ok(Response::new(AlarmResponse { header, ..response })),
             _ => Err(ApiError::UnexpectedReply.into()),
@@ -69,6 +78,9 @@ impl Maintenance for MaintenanceService {
         let mut errors: Vec<String> = store.alarms().iter().map(alarm_text).collect();
         if view.leader == 0 {
             errors.insert(0, ApiError::NoLeader.text().to_owned());
+        }
+        if api.node.disk_is_full() {
+            errors.push("the disk of the data directory is nearly full".to_owned());
         }
         Ok(Response::new(StatusResponse {
             header: api.header_now(),
@@ -87,7 +99,8 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// There is nothing to defragment: the store gives space back by itself.
+    /// Answers at once, and stalls nothing: the store uses the space of what was removed again by itself, and a file
+    /// that has become many times larger than what it holds is written anew when the member starts.
     async fn defragment(
         &self,
         request: Request<DefragmentRequest>,
@@ -173,18 +186,33 @@ impl Maintenance for MaintenanceService {
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
         self.0.admit(&request, Needs::Root).await?;
-        Err(unimplemented("downgrading the cluster"))
+        Err(downgrade_refusal(request.get_ref()).into())
     }
 }
 
-/// As in a `GET`: all, or only one member's, or only of one kind.
+/// As in a `GET`: all, or only of one kind. Whose they are is not asked, in etcd neither.
 fn alarms_asked_for(request: &AlarmRequest, mut alarms: Vec<AlarmMember>) -> Vec<AlarmMember> {
     let kind = request.alarm;
-    alarms.retain(|alarm| {
-        (request.member_id == 0 || alarm.member_id == request.member_id)
-            && (kind == AlarmType::None as i32 || alarm.alarm == kind)
-    });
+    alarms.retain(|alarm| kind == AlarmType::None as i32 || alarm.alarm == kind);
     alarms
+}
+
+/// There is no older release to go back to: every version is refused, in etcd's order of checks and with its words.
+fn downgrade_refusal(request: &DowngradeRequest) -> ApiError {
+    match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) if is_version(&request.version) => {
+            ApiError::InvalidDowngradeTarget
+        }
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) => ApiError::WrongDowngradeVersion,
+        Ok(DowngradeAction::Cancel) => ApiError::NoDowngrade,
+        Err(_) => ApiError::UnknownMethod,
+    }
+}
+
+/// `3.4` or `3.4.0`.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    matches!(parts.len(), 2 | 3) && parts.iter().all(|part| part.parse::<u32>().is_ok())
 }
 
 /// An alarm as etcd's status shows it, its last blank included.
@@ -228,50 +256,43 @@ async fn send_file(
     Ok(())
 }
 
-/// A file as the blobs of a snapshot: its bytes, zeroes up to a whole unit, and the SHA-256 of all before.
+/// A snapshot file as the blobs of an answer. The file is as etcd's clients expect a snapshot: whole units, and then
+/// the SHA-256 of all before, which is a blob of its own.
 #[derive(Debug)]
 struct Blobs<R> {
     reader: R,
-    file_bytes_left: u64,
-    padding_bytes_left: u64,
-    /// `None` once the hash was given.
-    hasher: Option<Sha256>,
+    /// What is left of the file, the hash not counted.
+    content_bytes_left: u64,
+    hash_is_left: bool,
 }
 
 impl<R: AsyncRead + Unpin> Blobs<R> {
     fn new(reader: R, size_bytes: u64) -> Blobs<R> {
-        let padding_bytes_left = size_bytes.next_multiple_of(SNAPSHOT_UNIT_BYTES) - size_bytes;
         Blobs {
             reader,
-            file_bytes_left: size_bytes,
-            padding_bytes_left,
-            hasher: Some(Sha256::new()),
+            content_bytes_left: size_bytes.saturating_sub(SNAPSHOT_HASH_BYTES as u64),
+            hash_is_left: true,
         }
     }
 
     /// The next blob, and how many bytes are left after it, the hash not counted.
     async fn next(&mut self) -> io::Result<Option<(Bytes, u64)>> {
-        let Some(hasher) = &mut self.hasher else {
+        if self.content_bytes_left == 0 && !self.hash_is_left {
             return Ok(None);
-        };
-        let left = self.file_bytes_left + self.padding_bytes_left;
-        if left == 0 {
-            let hash = self.hasher.take().map(Sha256::finalize).unwrap_or_default();
-            return Ok(Some((Bytes::copy_from_slice(&hash), 0)));
         }
-        let len = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(SNAPSHOT_BLOB_BYTES);
+        let len = match self.content_bytes_left {
+            0 => {
+                self.hash_is_left = false;
+                SNAPSHOT_HASH_BYTES
+            }
+            left => usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(SNAPSHOT_BLOB_BYTES),
+        };
         let mut blob = vec![0; len];
-        let from_file = usize::try_from(self.file_bytes_left)
-            .unwrap_or(usize::MAX)
-            .min(len);
-        let (read, _padding) = blob.split_at_mut(from_file);
-        self.reader.read_exact(read).await?;
-        self.file_bytes_left -= from_file as u64;
-        self.padding_bytes_left -= (len - from_file) as u64;
-        hasher.update(&blob);
-        Ok(Some((blob.into(), left - len as u64)))
+        self.reader.read_exact(&mut blob).await?;
+        self.content_bytes_left = self.content_bytes_left.saturating_sub(len as u64);
+        Ok(Some((blob.into(), self.content_bytes_left)))
     }
 }
 
@@ -280,47 +301,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn snapshots_are_padded_and_end_in_their_hash() {
-        for size in [
-            0_usize,
-            1,
-            511,
-            512,
-            513,
-            32 * 1024 - 1,
-            32 * 1024,
-            32 * 1024 + 1,
-            100_000,
-        ] {
-            let file: Vec<u8> = (0..size).map(|byte| byte as u8).collect();
-            let mut blobs = Blobs::new(file.as_slice(), size as u64);
-            let mut all = Vec::new();
-            let mut left_before = None;
+    async fn a_snapshot_is_sent_as_it_is_with_its_hash_last() {
+        for content in [512_usize, 32 * 1024, 32 * 1024 + 512, 102_400] {
+            let file: Vec<u8> = (0..content + 32).map(|byte| byte as u8).collect();
+            let mut blobs = Blobs::new(file.as_slice(), file.len() as u64);
+            let (mut sent, mut last) = (Vec::new(), Bytes::new());
             while let Some((blob, left)) = blobs.next().await.unwrap() {
                 assert!(blob.len() <= SNAPSHOT_BLOB_BYTES);
-                if let Some(before) = left_before {
-                    assert!(
-                        before == left + blob.len() as u64 || (before, left) == (0, 0),
-                        "size {size}"
-                    );
-                }
-                left_before = Some(left);
-                all.extend_from_slice(&blob);
+                sent.extend_from_slice(&blob);
+                assert_eq!(left as usize, content.saturating_sub(sent.len()));
+                last = blob;
             }
-            assert_eq!(left_before, Some(0));
-            let (body, hash) = all.split_at(all.len() - 32);
-            assert_eq!(body.len() % 512, 0, "size {size}");
-            assert!(
-                body.starts_with(&file) && body[size..].iter().all(|byte| *byte == 0),
-                "size {size}"
-            );
-            assert_eq!(hash, Sha256::digest(body).as_slice(), "size {size}");
+            assert_eq!(sent, file);
+            assert_eq!(last.len(), 32);
         }
     }
 
     #[tokio::test]
     async fn a_file_that_became_shorter_is_an_error() {
-        let mut blobs = Blobs::new([0_u8; 10].as_slice(), 11);
+        let mut blobs = Blobs::new([0_u8; 10].as_slice(), 43);
         assert_eq!(
             blobs.next().await.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
@@ -348,9 +347,25 @@ mod tests {
             alarms_asked_for(&request, all.clone()).len()
         };
         assert_eq!(ask(0, AlarmType::None), 3);
-        assert_eq!(ask(2, AlarmType::None), 2);
+        assert_eq!(ask(2, AlarmType::None), 3, "whoever is named");
         assert_eq!(ask(0, AlarmType::Nospace), 2);
         assert_eq!(ask(2, AlarmType::Corrupt), 1);
-        assert_eq!(ask(3, AlarmType::None), 0);
+    }
+
+    #[test]
+    fn no_version_can_be_gone_back_to() {
+        let ask = |action: i32, version: &str| {
+            downgrade_refusal(&DowngradeRequest {
+                action,
+                version: version.to_owned(),
+            })
+        };
+        assert_eq!(ask(0, "3.4.0"), ApiError::InvalidDowngradeTarget);
+        assert_eq!(ask(1, "3.5"), ApiError::InvalidDowngradeTarget);
+        for wrong in ["", "3", "x", "3.x", "3.4.0.0", "3..4"] {
+            assert_eq!(ask(0, wrong), ApiError::WrongDowngradeVersion, "{wrong}");
+        }
+        assert_eq!(ask(2, ""), ApiError::NoDowngrade);
+        assert_eq!(ask(7, ""), ApiError::UnknownMethod);
     }
 }

@@ -9,6 +9,7 @@
 
 mod auth;
 mod cluster;
+mod election;
 mod gateway;
 mod header;
 mod health;
@@ -16,9 +17,11 @@ mod http;
 mod interceptor;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod observe;
 mod passwords;
+mod queue;
 mod status;
 mod tokens;
 mod txn_headers;
@@ -29,16 +32,20 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::etcdserverpb::ResponseHeader;
 use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
+use proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{Refusal, Reply, reply};
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
+use raft_store::{ReadError, Store};
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -63,6 +70,9 @@ pub const ETCD_CLUSTER_VERSION: &str = "3.5.0";
 /// What gRPC framing, headers and the fields around a request may add to its payload, in bytes.
 const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 
+/// Reads of very many keys or bytes at once.
+const LARGE_READS: usize = 16;
+
 /// How the API serves.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -74,7 +84,7 @@ pub struct ApiOptions {
     pub progress_notify_interval: Duration,
     /// The most watches on one stream.
     pub max_watches_per_stream: usize,
-    /// As configured for the store; 0: none. Only reported.
+    /// As configured for the node; 0: none. Only reported.
     pub quota_bytes: u64,
     /// What clients that have logged in show instead of their password.
     pub tokens: TokenOptions,
@@ -117,11 +127,11 @@ pub struct ApiContext {
 
 impl ApiContext {
     #[must_use]
-    pub fn new(node: Node, options: ApiOptions, shutdown: Shutdown) -> ApiContext {
+    pub fn new(node: Node, options: ApiOptions, metrics: Metrics, shutdown: Shutdown) -> ApiContext {
         ApiContext {
             node,
             options,
-            metrics: Metrics::new(),
+            metrics,
             shutdown,
         }
     }
@@ -144,6 +154,10 @@ pub fn router(context: ApiContext) -> axum::Router {
                 .max_decoding_message_size(limit),
         )
         .add_service(AuthServer::new(auth::AuthService(api.clone())).max_decoding_message_size(limit))
+        .add_service(LockServer::new(lock::LockService(api.clone())).max_decoding_message_size(limit))
+        .add_service(
+            ElectionServer::new(election::ElectionService(api.clone())).max_decoding_message_size(limit),
+        )
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
     let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
@@ -165,6 +179,10 @@ struct Api {
     headers: Headers,
     tokens: Tokens,
     passwords: Passwords,
+    /// Places for reads that take long and answer much.
+    large_reads: Semaphore,
+    /// A place for each call that waits for a lock or an election.
+    waiters: Semaphore,
 }
 
 impl Api {
@@ -184,6 +202,8 @@ impl Api {
             tokens: Tokens::new(&options.tokens),
             passwords: Passwords::new(options.bcrypt_cost),
             options,
+            large_reads: Semaphore::new(LARGE_READS),
+            waiters: Semaphore::new(queue::WAITERS),
         }
     }
 
@@ -203,6 +223,7 @@ impl Api {
 
     /// Replicates `op` on behalf of `caller` and returns apply's answer and the header it belongs to.
     async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
+        self.node.check_room(&op)?;
         let pending = self.metrics.proposal();
         let reply = self
             .replicate(caller, op)
@@ -236,6 +257,25 @@ impl Api {
             reply = self.node.propose_as(&author, op.clone()).await?;
         }
         Ok(reply)
+    }
+
+    /// Reads `ranges` from the local store. Where that takes long, it holds up nothing else on this thread, and few do
+    /// so at once: each holds its whole answer in memory.
+    async fn read<T>(
+        &self,
+        ranges: &[&RangeRequest],
+        read: impl FnOnce(&Store) -> Result<T, ReadError>,
+    ) -> Result<T, ApiError> {
+        let store = self.node.store();
+        if !ranges.iter().any(|range| store.is_large(range)) {
+            return Ok(read(store)?);
+        }
+        let place = self.large_reads.acquire();
+        let place = tokio::time::timeout(self.node.timeouts().request, place).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(ApiError::TooManyRequests);
+        };
+        Ok(tokio::task::block_in_place(|| read(store))?)
     }
 
     /// Completes when a stream must end although its client goes on, and says why.

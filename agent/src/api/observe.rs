@@ -10,6 +10,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -60,15 +61,31 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = self.metrics.call_started(request.uri().path());
-        let answering = self.inner.call(request);
+        let metrics = self.metrics.clone();
+        let counted = request.map(|body| {
+            let metrics = metrics.clone();
+            counting(body, move |bytes| metrics.received(bytes))
+        });
+        let answering = self.inner.call(counted);
         Box::pin(async move {
             let response = answering.await?;
-            Ok(match call {
+            let response = match call {
                 Some(call) => observed(response, call),
                 None => response,
-            })
+            };
+            Ok(response.map(|body| counting(body, move |bytes| metrics.sent(bytes))))
         })
     }
+}
+
+/// The same body, while `count` hears how long each piece is.
+fn counting(body: Body, count: impl Fn(usize) + Send + 'static) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        if let Some(data) = frame.data_ref() {
+            count(data.len());
+        }
+        frame
+    }))
 }
 
 /// A failure stands in the head of the response; otherwise the end of a stream is still to come, and a single

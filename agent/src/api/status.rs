@@ -3,11 +3,12 @@
 //! etcd's clients compare these texts, so each stands here once, letter by letter. Nothing else in the API makes
 //! a [`Status`] of its own, except for calls that are not implemented.
 
+use proto::peer::MemberRefusal;
 use proto::replicated::Refusal;
 use raft_store::ReadError;
 use tonic::{Code, Status};
 
-use crate::node::NodeError;
+use crate::node::{MemberError, NodeError};
 
 /// Why a call has no answer, in etcd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,27 @@ pub(super) enum ApiError {
     PermissionNotGranted,
     PermissionNotGiven,
     InvalidAuthManagement,
+    // Locks and elections.
+    /// The lease of a lock that was waited for is over.
+    LockSessionExpired,
+    NotElected,
+    NobodyElected,
+    NoLeaderKey,
+    // Changes of the membership.
+    BadMemberUrls,
+    MemberNotFound,
+    PeerUrlExists,
+    MemberNotLearner,
+    LearnerNotReady,
+    TooManyLearners,
+    NotEnoughStarted,
+    Unhealthy,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
+    InvalidDowngradeTarget,
+    WrongDowngradeVersion,
+    NoDowngrade,
+    UnknownMethod,
     /// A snapshot could not be written or read.
     SnapshotFailed,
 }
@@ -150,6 +170,40 @@ impl ApiError {
             ),
             E::PermissionNotGiven => (Code::InvalidArgument, "etcdserver: permission not given"),
             E::InvalidAuthManagement => (Code::InvalidArgument, "etcdserver: invalid auth management"),
+            E::LockSessionExpired => (Code::Unknown, "mutex: session is expired"),
+            E::NotElected => (Code::Unknown, "election: not leader"),
+            E::NobodyElected => (Code::Unknown, "election: no leader"),
+            E::NoLeaderKey => (Code::Unknown, "\"leader\" field must be provided"),
+            E::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+            E::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+            E::PeerUrlExists => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+            E::MemberNotLearner => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member",
+            ),
+            E::LearnerNotReady => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            E::TooManyLearners => (
+                Code::FailedPrecondition,
+                "etcdserver: too many learner members in cluster",
+            ),
+            E::NotEnoughStarted => (
+                Code::FailedPrecondition,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
+            E::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+            E::InvalidDowngradeTarget => (
+                Code::InvalidArgument,
+                "etcdserver: invalid downgrade target version",
+            ),
+            E::WrongDowngradeVersion => (
+                Code::InvalidArgument,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            E::NoDowngrade => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+            E::UnknownMethod => (Code::Unknown, "etcdserver: unknown method"),
             E::UnexpectedReply => (Code::Internal, "etcdserver: unexpected answer from apply"),
             E::SnapshotFailed => (Code::Internal, "etcdserver: the snapshot could not be written"),
         }
@@ -183,7 +237,32 @@ impl From<NodeError> for ApiError {
             NodeError::NotLeader => ApiError::NotLeader,
             NodeError::BadTransferee => ApiError::BadTransferee,
             NodeError::LeaseNotFound => ApiError::LeaseNotFound,
+            NodeError::NoSpace => ApiError::NoSpace,
             NodeError::Stopped => ApiError::Stopped,
+        }
+    }
+}
+
+impl From<MemberError> for ApiError {
+    fn from(error: MemberError) -> ApiError {
+        match error {
+            MemberError::Node(error) => error.into(),
+            MemberError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<MemberRefusal> for ApiError {
+    fn from(refusal: MemberRefusal) -> ApiError {
+        match refusal {
+            MemberRefusal::Unspecified => ApiError::NotCapable,
+            MemberRefusal::MemberNotFound => ApiError::MemberNotFound,
+            MemberRefusal::PeerUrlExists => ApiError::PeerUrlExists,
+            MemberRefusal::MemberNotLearner => ApiError::MemberNotLearner,
+            MemberRefusal::LearnerNotReady => ApiError::LearnerNotReady,
+            MemberRefusal::TooManyLearners => ApiError::TooManyLearners,
+            MemberRefusal::NotEnoughStarted => ApiError::NotEnoughStarted,
+            MemberRefusal::Unhealthy => ApiError::Unhealthy,
         }
     }
 }
@@ -229,9 +308,10 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// A call whose place is kept, and that a later release answers.
-pub(super) fn unimplemented(what: &str) -> Status {
-    Status::unimplemented(format!("etcdserver: {what} is not implemented by this agent yet"))
+/// etcd's lock and election services are clients of its other ones, and pass their errors on by text only.
+#[expect(clippy::needless_pass_by_value, reason = "maps errors")]
+pub(super) fn of_a_client(status: Status) -> Status {
+    Status::unknown(status.message())
 }
 
 /// tonic says `OutOfRange` of a message over the limit, gRPC's own servers say `ResourceExhausted`, and clients
@@ -265,6 +345,7 @@ mod tests {
             NodeError::NotLeader,
             NodeError::BadTransferee,
             NodeError::LeaseNotFound,
+            NodeError::NoSpace,
             NodeError::Stopped,
         ];
         check(
@@ -277,7 +358,25 @@ mod tests {
                 NotLeader: FailedPrecondition etcdserver: not leader
                 BadTransferee: FailedPrecondition etcdserver: bad leader transferee
                 LeaseNotFound: NotFound etcdserver: requested lease not found
+                NoSpace: ResourceExhausted etcdserver: mvcc: database space exceeded
                 Stopped: Unavailable etcdserver: server stopped
+            "#]],
+        );
+    }
+
+    #[test]
+    fn member_refusals() {
+        check(
+            (0..=7).map(|number| MemberRefusal::try_from(number).unwrap()),
+            &expect![[r#"
+                Unspecified: FailedPrecondition etcdserver: not capable
+                MemberNotFound: NotFound etcdserver: member not found
+                PeerUrlExists: FailedPrecondition etcdserver: Peer URLs already exists
+                MemberNotLearner: FailedPrecondition etcdserver: can only promote a learner member
+                LearnerNotReady: FailedPrecondition etcdserver: can only promote a learner member which is in sync with leader
+                TooManyLearners: FailedPrecondition etcdserver: too many learner members in cluster
+                NotEnoughStarted: FailedPrecondition etcdserver: re-configuration failed due to not enough started members
+                Unhealthy: Unavailable etcdserver: unhealthy cluster
             "#]],
         );
     }

@@ -9,6 +9,7 @@ use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 use crate::api::status::ApiError;
+use crate::node::identity::is_base_url;
 
 /// The longest a lease may be granted for, in seconds.
 pub(super) const MAX_LEASE_TTL_SECONDS: i64 = 9_000_000_000;
@@ -52,6 +53,17 @@ pub(super) fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), ApiError> 
     path_writes(&request.success)?;
     path_writes(&request.failure)?;
     Ok(())
+}
+
+/// The peer URLs of a member, sorted: at least one, each a scheme, a host and a port and nothing else.
+pub(super) fn peer_urls(urls: &[String]) -> Result<Vec<String>, ApiError> {
+    let mut urls: Vec<String> = urls.iter().map(|url| url.trim().to_owned()).collect();
+    let fits = |url: &String| is_base_url(url) && !url.ends_with('/');
+    if urls.is_empty() || !urls.iter().all(fits) {
+        return Err(ApiError::BadMemberUrls);
+    }
+    urls.sort();
+    Ok(urls)
 }
 
 /// The TTL to grant: short ones are raised, as clients expect.

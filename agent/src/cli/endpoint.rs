@@ -15,6 +15,7 @@ use super::Session;
 use super::cluster::{self, Overview};
 use super::error::CliError;
 use super::format::columns::{columns, size};
+use super::format::fields::{self, Fields};
 use super::format::{self, Format, json};
 
 /// How many members are asked at once.
@@ -131,7 +132,13 @@ async fn status(session: &Session, which: &WhichArgs) -> Result<(), CliError> {
         client.status().await
     })
     .await;
-    if session.format == Some(Format::Json) {
+    if session.format == Some(Format::Fields) {
+        let mut out = Fields::default();
+        for (endpoint, status) in answered(&answers) {
+            fields::status(&mut out, endpoint, status);
+        }
+        format::write(&out.into_bytes())?;
+    } else if session.format == Some(Format::Json) {
         let values: Vec<Value> = answered(&answers)
             .map(|(endpoint, status)| json!({"Endpoint": endpoint, "Status": json::status(status)}))
             .collect();
@@ -187,8 +194,9 @@ async fn health(session: &Session, which: &WhichArgs) -> Result<(), CliError> {
             let values: Vec<Value> = answers.iter().map(health_json).collect();
             format::write_json(&values.into())?;
         }
+        Some(Format::Fields) => format::write(&health_fields(&answers).into_bytes())?,
         Some(Format::Simple) => format::write(health_lines(&answers).as_bytes())?,
-        Some(Format::Table) | None => format::write(health_table(&answers).as_bytes())?,
+        _ => format::write(health_table(&answers).as_bytes())?,
     }
     if answers.iter().all(|answer| answer.result.is_ok()) {
         Ok(())
@@ -205,6 +213,19 @@ fn health_json(answer: &Answer<()>) -> Value {
             json!({"endpoint": answer.endpoint, "health": false, "took": took, "error": error.to_string()})
         }
     }
+}
+
+fn health_fields(answers: &[Answer<()>]) -> Fields {
+    let mut out = Fields::default();
+    for answer in answers {
+        out.quoted("Endpoint", answer.endpoint.as_bytes());
+        out.plain("Health", answer.result.is_ok());
+        out.plain("Took", format!("{:?}", answer.took));
+        let error = answer.result.as_ref().err().map(ToString::to_string);
+        out.plain("Error", error.unwrap_or_default());
+        out.gap();
+    }
+    out
 }
 
 fn health_lines(answers: &[Answer<()>]) -> String {
@@ -241,16 +262,32 @@ fn health_table(answers: &[Answer<()>]) -> String {
 async fn hash_kv(session: &Session, args: &HashArgs) -> Result<(), CliError> {
     let endpoints = args.which.endpoints(session).await?;
     let answers = ask(session, &endpoints, async |client| client.hash_kv(args.rev).await).await;
-    if session.format == Some(Format::Json) {
-        let values: Vec<Value> = answered(&answers)
-            .map(|(endpoint, answer)| json!({"Endpoint": endpoint, "HashKV": json::hash_kv(answer)}))
-            .collect();
-        format::write_json(&values.into())?;
-    } else {
-        let lines: String = answered(&answers)
-            .map(|(endpoint, answer)| format!("{endpoint}, {}\n", answer.hash))
-            .collect();
-        format::write(lines.as_bytes())?;
+    match session.format {
+        Some(Format::Json) => {
+            let values: Vec<Value> = answered(&answers)
+                .map(|(endpoint, answer)| json!({"Endpoint": endpoint, "HashKV": json::hash_kv(answer)}))
+                .collect();
+            format::write_json(&values.into())?;
+        }
+        Some(Format::Fields) => {
+            let mut out = Fields::default();
+            for (endpoint, answer) in answered(&answers) {
+                fields::hash_kv(&mut out, endpoint, answer);
+            }
+            format::write(&out.into_bytes())?;
+        }
+        Some(Format::Table) => {
+            let rows: Vec<_> = answered(&answers)
+                .map(|(endpoint, answer)| [endpoint.to_owned(), answer.hash.to_string()])
+                .collect();
+            format::write(columns(["ENDPOINT", "HASH"], &rows).as_bytes())?;
+        }
+        _ => {
+            let lines: String = answered(&answers)
+                .map(|(endpoint, answer)| format!("{endpoint}, {}\n", answer.hash))
+                .collect();
+            format::write(lines.as_bytes())?;
+        }
     }
     all_answered(&answers)
 }

@@ -24,6 +24,8 @@ enum Kind {
     Usage,
     /// Exit code 1, and what happened was already said.
     AlreadySaid,
+    /// The exit code of the program that was run: it has said what there was to say.
+    Ended(u8),
     /// Whoever read our output went away: nothing is left to say, and nothing went wrong here.
     ReaderGone,
 }
@@ -53,10 +55,28 @@ impl CliError {
         }
     }
 
+    /// Somebody pressed Ctrl-C before it was done.
+    pub(crate) fn interrupted() -> Self {
+        Self::failed("interrupted")
+    }
+
+    /// A program that was run on the user's behalf ended with this code, which is not 0.
+    pub(crate) fn ended(code: u8) -> Self {
+        Self {
+            kind: Kind::Ended(code),
+            message: format!("it ended with exit code {code}"),
+            hint: None,
+        }
+    }
+
     /// What to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    pub(crate) fn has_hint(&self) -> bool {
+        self.hint.is_some()
     }
 
     /// What a file or directory refused.
@@ -80,6 +100,7 @@ impl CliError {
         match self.kind {
             Kind::Failed | Kind::AlreadySaid => ExitCode::from(1),
             Kind::Usage => ExitCode::from(2),
+            Kind::Ended(code) => ExitCode::from(code),
             Kind::ReaderGone => ExitCode::SUCCESS,
         }
     }
@@ -87,7 +108,7 @@ impl CliError {
     /// What belongs on standard error; empty when there is nothing to say.
     pub(crate) fn text(&self) -> String {
         match self.kind {
-            Kind::AlreadySaid | Kind::ReaderGone => String::new(),
+            Kind::AlreadySaid | Kind::Ended(_) | Kind::ReaderGone => String::new(),
             Kind::Failed | Kind::Usage => {
                 let hint = self
                     .hint
@@ -128,7 +149,11 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         ),
         (
             "database space exceeded",
-            "delete what is not needed, then `agentctl kv compact`",
+            "delete what is not needed, then `agentctl compact`: puts are taken again by themselves",
+        ),
+        (
+            "corrupt cluster",
+            "a member's store differs: `agentctl alarm list` names it, replace it, then `agentctl alarm disarm`",
         ),
         (
             "requested lease not found",
@@ -153,9 +178,49 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         ),
         (
             "user name is empty",
-            "the cluster wants to know who you are: --user NAME:PASSWORD",
+            "the cluster wants to know who you are: --user NAME",
         ),
-        ("permission denied", "this user's roles do not cover that key"),
+        (
+            "invalid user ID or password",
+            "check the name, and type the password: --user NAME asks for it",
+        ),
+        (
+            "permission denied",
+            "this user's roles do not cover that: `agentctl user get NAME --detail` shows what they do",
+        ),
+        (
+            "root user does not exist",
+            "make one first: `agentctl user add root`, then `agentctl user grant-role root root`",
+        ),
+        (
+            "root user does not have root role",
+            "give it: `agentctl user grant-role root root`",
+        ),
+        (
+            "user name already exists",
+            "its password is changed with `agentctl user passwd NAME`",
+        ),
+        ("user name not found", "`agentctl user list` shows who there is"),
+        (
+            "role name not found",
+            "`agentctl role list` shows those there are",
+        ),
+        (
+            "role is not granted to the user",
+            "`agentctl user get NAME` shows which are",
+        ),
+        (
+            "permission is not granted to the role",
+            "`agentctl role get NAME` shows those that are; a range must be named exactly as it was granted",
+        ),
+        (
+            "invalid auth management",
+            "root and its role stay while authentication is on: `agentctl auth disable` first",
+        ),
+        (
+            "authentication is not enabled",
+            "nobody has to log in here: leave out --user, or `agentctl auth enable`",
+        ),
     ];
     hints
         .iter()

@@ -54,7 +54,7 @@ impl GetArgs {
             return match session.format {
                 Some(Format::Table) => format::write(table(&stored).as_bytes()),
                 Some(Format::Json) => format::write_json(&as_json(one)),
-                Some(Format::Simple) | None => format::write(whole_lines(&one.text).as_bytes()),
+                _ => format::write(whole_lines(&one.text).as_bytes()),
             };
         }
         if selection.name.is_some() {
@@ -72,11 +72,11 @@ impl GetArgs {
                     .collect();
                 format::write(lines.as_bytes())
             }
-            Some(Format::Table) | None if stored.is_empty() => {
+            _ if stored.is_empty() => {
                 eprintln!("no {}", selection.words());
                 Ok(())
             }
-            Some(Format::Table) | None => format::write(table(&stored).as_bytes()),
+            _ => format::write(table(&stored).as_bytes()),
         }
     }
 }

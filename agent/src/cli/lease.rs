@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::Session;
 use super::error::CliError;
-use super::format::{self, Format, json};
+use super::format::{fields, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LeaseCommand {
@@ -17,6 +17,9 @@ pub(super) enum LeaseCommand {
         /// Seconds it lives without being renewed
         #[arg(value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
         ttl: i64,
+        /// Id it shall have (hexadecimal); the cluster chooses one otherwise
+        #[arg(long, value_name = "ID", value_parser = parse_id, default_value = "0", hide_default_value = true)]
+        id: i64,
     },
     /// End a lease now; its keys go with it
     Revoke {
@@ -59,36 +62,39 @@ pub(super) fn parse_id(text: &str) -> Result<i64, String> {
 
 impl LeaseCommand {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let json = session.format == Some(Format::Json);
         let client = &session.client;
-        let (value, text) = match self {
-            Self::Grant { ttl } => {
-                let granted = client.lease_grant(pb::LeaseGrantRequest { ttl, id: 0 }).await?;
-                (json::lease_grant(&granted), grant_text(&granted))
+        match self {
+            Self::Grant { ttl, id } => {
+                let request = pb::LeaseGrantRequest { ttl, id };
+                let granted = client.lease_grant(request).await?;
+                session.show_line(
+                    &granted,
+                    json::lease_grant,
+                    fields::lease_grant,
+                    &grant_text(&granted),
+                )
             }
             Self::Revoke { id } => {
                 let revoked = client.lease_revoke(id).await?;
-                (json::lease_revoke(&revoked), format!("lease {id:016x} revoked\n"))
+                let line = format!("lease {id:016x} revoked");
+                session.show_line(&revoked, json::lease_revoke, fields::lease_revoke, &line)
             }
             Self::Timetolive { id, keys } => {
-                let answer = client
-                    .lease_time_to_live(pb::LeaseTimeToLiveRequest { id, keys })
-                    .await?;
-                (
-                    json::lease_time_to_live(&answer),
-                    time_to_live_text(&answer, keys),
+                let request = pb::LeaseTimeToLiveRequest { id, keys };
+                let answer = client.lease_time_to_live(request).await?;
+                let line = time_to_live_text(&answer, keys);
+                session.show_line(
+                    &answer,
+                    json::lease_time_to_live,
+                    fields::lease_time_to_live,
+                    &line,
                 )
             }
             Self::List => {
                 let answer = client.leases().await?;
-                (json::leases(&answer), list_text(&answer))
+                session.show_line(&answer, json::leases, fields::leases, &list_text(&answer))
             }
-            Self::KeepAlive(args) => return args.run(session).await,
-        };
-        if json {
-            format::write_json(&value)
-        } else {
-            format::write(text.as_bytes())
+            Self::KeepAlive(args) => args.run(session).await,
         }
     }
 }
@@ -103,12 +109,8 @@ impl KeepAliveArgs {
                         .hint("make another: `agentctl lease grant SECONDS`"),
                 );
             }
-            if session.format == Some(Format::Json) {
-                format::write_json(&json::lease_keep_alive(&answer))?;
-            } else {
-                let text = format!("lease {:016x} keepalived with TTL({})\n", answer.id, answer.ttl);
-                format::write(text.as_bytes())?;
-            }
+            let line = format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl);
+            session.show_line(&answer, json::lease_keep_alive, fields::lease_keep_alive, &line)?;
             if self.once {
                 return Ok(());
             }
@@ -120,12 +122,12 @@ impl KeepAliveArgs {
 }
 
 fn grant_text(answer: &pb::LeaseGrantResponse) -> String {
-    format!("lease {:016x} granted with TTL({}s)\n", answer.id, answer.ttl)
+    format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl)
 }
 
 fn time_to_live_text(answer: &pb::LeaseTimeToLiveResponse, with_keys: bool) -> String {
     if answer.ttl < 0 {
-        return format!("lease {:016x} already expired\n", answer.id);
+        return format!("lease {:016x} already expired", answer.id);
     }
     let keys: Vec<_> = answer
         .keys
@@ -138,18 +140,14 @@ fn time_to_live_text(answer: &pb::LeaseTimeToLiveResponse, with_keys: bool) -> S
         String::new()
     };
     format!(
-        "lease {:016x} granted with TTL({}s), remaining({}s){keys}\n",
+        "lease {:016x} granted with TTL({}s), remaining({}s){keys}",
         answer.id, answer.granted_ttl, answer.ttl
     )
 }
 
 fn list_text(answer: &pb::LeaseLeasesResponse) -> String {
-    let ids: String = answer
-        .leases
-        .iter()
-        .map(|lease| format!("{:016x}\n", lease.id))
-        .collect();
-    format!("found {} leases\n{ids}", answer.leases.len())
+    let ids = answer.leases.iter().map(|lease| format!("\n{:016x}", lease.id));
+    format!("found {} leases{}", answer.leases.len(), ids.collect::<String>())
 }
 
 #[cfg(test)]
@@ -176,7 +174,7 @@ mod tests {
         };
         assert_eq!(
             time_to_live_text(&alive, true),
-            "lease 000000000000001f granted with TTL(60s), remaining(58s), attached keys([a b])\n"
+            "lease 000000000000001f granted with TTL(60s), remaining(58s), attached keys([a b])"
         );
         let dead = pb::LeaseTimeToLiveResponse {
             id: 31,
@@ -185,7 +183,7 @@ mod tests {
         };
         assert_eq!(
             time_to_live_text(&dead, false),
-            "lease 000000000000001f already expired\n"
+            "lease 000000000000001f already expired"
         );
         let leases = vec![pb::LeaseStatus { id: 1 }, pb::LeaseStatus { id: 2 }];
         assert_eq!(
@@ -193,7 +191,7 @@ mod tests {
                 leases,
                 ..Default::default()
             }),
-            "found 2 leases\n0000000000000001\n0000000000000002\n"
+            "found 2 leases\n0000000000000001\n0000000000000002"
         );
     }
 }

@@ -6,12 +6,52 @@ use proto::etcdserverpb as pb;
 use super::Session;
 use super::error::CliError;
 use super::format::columns::columns;
-use super::format::{self, Format, json};
+use super::format::{self, Format, fields, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemberCommand {
     /// All members
     List,
+    /// Admit a host as a member; example: agentctl member add ovh --peer-urls=http://10.0.0.1:2380
+    Add(AddArgs),
+    /// Make a learner that has caught up a voter; example: agentctl member promote ovh
+    Promote(OneArgs),
+    /// Remove a member for good: it stops by itself; example: agentctl member remove ovh
+    Remove(OneArgs),
+    /// Tell where a member's peers reach it from now on; example: agentctl member update ovh --peer-urls=http://10.0.0.9:2380
+    Update(UpdateArgs),
+    /// Remove a member that lost its data and admit its host anew; example: agentctl member replace ovh
+    Replace(OneArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AddArgs {
+    /// The new member's name, which is its host's
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Where its peers will reach it
+    #[arg(long, value_name = "URLS", value_delimiter = ',', required = true)]
+    peer_urls: Vec<String>,
+    /// It follows and does not vote, until it is promoted
+    #[arg(long)]
+    learner: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct OneArgs {
+    /// The member: its host, or its member id (hexadecimal)
+    #[arg(value_name = "HOST|ID")]
+    member: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArgs {
+    /// The member: its host, or its member id (hexadecimal)
+    #[arg(value_name = "HOST|ID")]
+    member: String,
+    /// Where its peers will reach it
+    #[arg(long, value_name = "URLS", value_delimiter = ',', required = true)]
+    peer_urls: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -23,25 +63,166 @@ pub(super) struct MoveLeaderArgs {
 
 impl MemberCommand {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let Self::List = self;
-        let response = session.client.member_list().await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::member_list(&response)),
-            Some(Format::Simple) => format::write(list_simple(&response.members).as_bytes()),
-            Some(Format::Table) | None => format::write(list_table(&response.members).as_bytes()),
+        match self {
+            Self::List => list(session).await,
+            Self::Add(args) => args.run(session).await,
+            Self::Promote(args) => args.promote(session).await,
+            Self::Remove(args) => args.remove(session).await,
+            Self::Update(args) => args.run(session).await,
+            Self::Replace(args) => args.replace(session).await,
         }
     }
+}
+
+async fn list(session: &Session) -> Result<(), CliError> {
+    let response = session.client.member_list().await?;
+    match session.format {
+        Some(Format::Table) | None => format::write(list_table(&response.members).as_bytes()),
+        Some(_) => session.show(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            |out, answer, _| out.extend_from_slice(list_simple(&answer.members).as_bytes()),
+        ),
+    }
+}
+
+impl AddArgs {
+    async fn run(self, session: &Session) -> Result<(), CliError> {
+        let request = pb::MemberAddRequest {
+            peer_ur_ls: self.peer_urls,
+            is_learner: self.learner,
+        };
+        let response = session.client.member_add(request).await?;
+        let added = response.member.clone().unwrap_or_default();
+        let text = format!(
+            "{}\n\nnow start it on its host, with an empty data directory:\n  {}",
+            changed(added.id, "added to", response.header.as_ref()),
+            run_line(&self.name, &added, &response.members)
+        );
+        session.show_line(&response, json::member_add, added_fields, &text)
+    }
+}
+
+impl UpdateArgs {
+    async fn run(self, session: &Session) -> Result<(), CliError> {
+        let id = id_of(session, &self.member).await?;
+        let request = pb::MemberUpdateRequest {
+            id,
+            peer_ur_ls: self.peer_urls,
+        };
+        let response = session.client.member_update(request).await?;
+        let line = changed(id, "updated in", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
+        )
+    }
+}
+
+impl OneArgs {
+    async fn promote(self, session: &Session) -> Result<(), CliError> {
+        let id = id_of(session, &self.member).await?;
+        let response = session.client.member_promote(id).await?;
+        let line = changed(id, "promoted in", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
+        )
+    }
+
+    async fn remove(self, session: &Session) -> Result<(), CliError> {
+        let id = id_of(session, &self.member).await?;
+        let response = session.client.member_remove(id).await?;
+        let line = changed(id, "removed from", response.header.as_ref());
+        session.show_line(
+            &response,
+            |answer| json::members(answer.header.as_ref(), &answer.members),
+            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            &line,
+        )
+    }
+
+    /// The same URLs under a new id: the old one's votes may be forgotten, the new one has none.
+    async fn replace(self, session: &Session) -> Result<(), CliError> {
+        let members = session.client.member_list().await?.members;
+        let old = find_or_say(&members, &self.member)?;
+        let removed = session.client.member_remove(old.id).await?;
+        let request = pb::MemberAddRequest {
+            peer_ur_ls: old.peer_ur_ls.clone(),
+            is_learner: old.is_learner,
+        };
+        let added = session.client.member_add(request).await.map_err(|error| {
+            let urls = old.peer_ur_ls.join(",");
+            error.hint(format!(
+                "{} is removed; admit its host again when the others are well: agentctl member add {} --peer-urls={urls}",
+                show(old),
+                show(old)
+            ))
+        })?;
+        let new = added.member.clone().unwrap_or_default();
+        let text = format!(
+            "{}\n{}\n{host} joins by itself as soon as it runs with an empty data directory, and votes once it has \
+             caught up; see: agentctl member list",
+            changed(old.id, "removed from", removed.header.as_ref()),
+            changed(new.id, "added to", added.header.as_ref()),
+            host = show(old)
+        );
+        session.show_line(&added, json::member_add, added_fields, &text)
+    }
+}
+
+/// etcdctl's line.
+fn changed(id: u64, what: &str, header: Option<&pb::ResponseHeader>) -> String {
+    let cluster = header.map_or(0, |header| header.cluster_id);
+    format!("Member {id:16x} {what} cluster {cluster:16x}")
+}
+
+fn added_fields(out: &mut fields::Fields, answer: &pb::MemberAddResponse) {
+    fields::members(out, answer.header.as_ref(), &answer.members);
+}
+
+/// What is typed on the new member's host. The members that have not said their names go by their ids.
+fn run_line(name: &str, added: &pb::Member, members: &[pb::Member]) -> String {
+    let named = |member: &pb::Member| {
+        let name = if member.id == added.id {
+            name.to_owned()
+        } else {
+            show(member)
+        };
+        let urls = member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"));
+        urls.collect::<Vec<_>>()
+    };
+    let cluster: Vec<String> = members.iter().flat_map(named).collect();
+    let urls = added.peer_ur_ls.join(",");
+    format!(
+        "agent run --name {name} --listen-peer-urls {urls} --initial-cluster-state existing --initial-cluster {}",
+        cluster.join(",")
+    )
+}
+
+async fn id_of(session: &Session, member: &str) -> Result<u64, CliError> {
+    let members = session.client.member_list().await?.members;
+    find_or_say(&members, member).map(|member| member.id)
+}
+
+fn find_or_say<'a>(members: &'a [pb::Member], target: &str) -> Result<&'a pb::Member, CliError> {
+    find(members, target).ok_or_else(|| {
+        let names: Vec<String> = members.iter().map(show).collect();
+        CliError::failed(format!("no member `{target}`"))
+            .hint(format!("the members are {}", names.join(", ")))
+    })
 }
 
 impl MoveLeaderArgs {
     /// Only the leader can hand over, so it is asked, whichever endpoint was given.
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let members = session.client.member_list().await?.members;
-        let target = find(&members, &self.target).ok_or_else(|| {
-            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-            CliError::failed(format!("no member `{}`", self.target))
-                .hint(format!("the members are {}", names.join(", ")))
-        })?;
+        let target = find_or_say(&members, &self.target)?;
         let leader = session.client.status().await?.leader;
         if leader == target.id {
             return format::write(format!("{} leads already\n", show(target)).as_bytes());
@@ -52,13 +233,8 @@ impl MoveLeaderArgs {
                 .hint("an election takes a second or two: try again")
         })?;
         let response = session.client.only(url)?.move_leader(target.id).await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::move_leader(&response)),
-            _ => {
-                let text = format!("Leadership transferred from {leader:x} to {:x}\n", target.id);
-                format::write(text.as_bytes())
-            }
-        }
+        let line = format!("Leadership transferred from {leader:x} to {:x}", target.id);
+        session.show_line(&response, json::move_leader, fields::move_leader, &line)
     }
 }
 
@@ -157,6 +333,21 @@ mod tests {
             c3     c3  voter    unstarted                          http://127.0.0.1:22380
         "#]]
         .assert_eq(&list_table(&members()));
+    }
+
+    #[test]
+    fn what_to_type_on_the_new_host() {
+        let members = members();
+        expect!["agent run --name liquidweb --listen-peer-urls http://127.0.0.1:22380 --initial-cluster-state existing --initial-cluster ovh=http://127.0.0.1:2380,ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380"]
+            .assert_eq(&run_line("liquidweb", &members[2], &members));
+        expect!["Member               c3 added to cluster                1"].assert_eq(&changed(
+            0xc3,
+            "added to",
+            Some(&pb::ResponseHeader {
+                cluster_id: 1,
+                ..pb::ResponseHeader::default()
+            }),
+        ));
     }
 
     #[test]

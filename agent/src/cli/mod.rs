@@ -2,28 +2,39 @@
 //!
 //! Every command is a client of the etcd API and of nothing else, so that it works from any machine and against any
 //! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
-//! Never touches a member's data directory.
+//! Only `snapshot restore` makes a data directory; none is ever changed.
 
+mod alarm;
 mod apply;
+mod auth;
 mod change;
+mod check;
 mod client;
 mod cloud_init;
 mod cluster;
+mod concurrency;
 mod delete;
 mod dev;
 mod documents;
 mod duration;
+mod elect;
 mod endpoint;
 mod error;
 mod format;
 mod get;
 mod kv;
 mod lease;
+mod lock;
+mod make_mirror;
 mod member;
 mod options;
+mod password;
 mod range;
+mod role;
+mod session;
 mod snapshot;
 mod status;
+mod user;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -32,10 +43,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use client::Client;
 use error::CliError;
-use format::Format;
 use options::GlobalOptions;
+use session::Session;
 
 /// The command line of the cluster: its keys, its documents, its members
 #[derive(Debug, Parser)]
@@ -45,7 +55,10 @@ use options::GlobalOptions;
     max_term_width = 100,
     disable_help_flag = true,
     disable_help_subcommand = true,
-    after_help = "Exit code 0: done, 1: failed, 2: wrong usage.\n`agentctl COMMAND --help` says more."
+    after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
+                  ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
+                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND` ends with that of COMMAND.\n\
+                  `agentctl COMMAND --help` says more."
 )]
 struct Cli {
     #[command(flatten)]
@@ -73,11 +86,35 @@ enum Command {
     /// How the members are
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// What the members have raised against themselves
+    #[command(subcommand)]
+    Alarm(alarm::AlarmCommand),
+    /// Forget the history before a revision
+    #[command(visible_alias = "compaction")]
+    Compact(kv::compact::CompactArgs),
     /// Hand leadership to another member
     MoveLeader(member::MoveLeaderArgs),
     /// Leases: keys that go when nobody renews them
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// Hold a lock: one at a time, anywhere in the cluster
+    Lock(lock::LockArgs),
+    /// Stand for election, or watch who leads
+    Elect(elect::ElectArgs),
+    /// Who may log in
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// What users may read and write
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    /// Must users log in?
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
+    /// Is the cluster fast enough, and does it bear the amount?
+    #[command(subcommand)]
+    Check(check::CheckCommand),
+    /// Keep the keys the same in another cluster
+    MakeMirror(make_mirror::MakeMirrorArgs),
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -98,14 +135,6 @@ enum Command {
     },
     /// The version of this program, and of the cluster if it answers
     Version,
-}
-
-/// What every command is given.
-#[derive(Debug)]
-struct Session {
-    client: Client,
-    format: Option<Format>,
-    hex: bool,
 }
 
 /// Runs one command line, whose first argument is the program's name, on a runtime of its own; not to be called from
@@ -161,8 +190,17 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Delete(args) => args.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
+        Command::Alarm(command) => command.run(&session).await,
+        Command::Compact(args) => args.run(&session).await,
         Command::MoveLeader(args) => args.run(&session).await,
         Command::Lease(command) => command.run(&session).await,
+        Command::Lock(args) => args.run(&session).await,
+        Command::Elect(args) => args.run(&session).await,
+        Command::User(command) => command.run(&session).await,
+        Command::Role(command) => command.run(&session).await,
+        Command::Auth(command) => command.run(&session).await,
+        Command::Check(command) => command.run(&session).await,
+        Command::MakeMirror(args) => args.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
         Command::Version => version(&session).await,
         Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) => Ok(()),
@@ -206,6 +244,8 @@ mod tests {
             "kv put a",
             "kv del a --prefix",
             "kv watch a b --rev 3",
+            "kv watch -i",
+            "kv watch a --prefix --progress-notify -- sh -c true",
             "kv txn -i",
             "kv compact 3 --physical",
             "kv compaction 3",
@@ -221,16 +261,58 @@ mod tests {
             "delete instance web --tenant shop",
             "delete -f a -f b",
             "member list -w simple",
+            "member add ovh --peer-urls=http://a:1,http://b:1 --learner",
+            "member promote ovh",
+            "member remove a1",
+            "member update ovh --peer-urls http://a:1",
+            "member replace ovh",
             "endpoint status --cluster",
             "endpoint health",
             "endpoint hashkv --rev 7",
             "move-leader ionos",
             "lease grant 60",
+            "lease grant 60 --id ff",
+            "lock a",
+            "lock a --ttl 5 sh -c true",
+            "lock a -- sh -c true",
+            "elect a b",
+            "elect a --listen",
+            "user add eva:pw",
+            "user add eva --interactive=false",
+            "user add eva --no-password",
+            "user add eva --new-user-password pw --user root:pw",
+            "user get eva --detail",
+            "user list",
+            "user delete eva",
+            "user passwd eva --interactive=false",
+            "user grant-role eva shop",
+            "user revoke-role eva shop",
+            "role add shop",
+            "role get shop",
+            "role list",
+            "role delete shop",
+            "role grant-permission shop read a",
+            "role grant-permission shop write a b",
+            "role grant-permission shop readwrite a --prefix",
+            "role revoke-permission shop a --from-key",
+            "check perf --load m --duration 5s --auto-compact",
+            "check datascale --load xl --prefix /x/ --auto-defrag",
+            "make-mirror a:1,b:2 --prefix a --dest-prefix b",
+            "make-mirror https://a:1 --no-dest-prefix --rev 7 --dest-user root --dest-password pw",
+            "auth enable",
+            "auth disable",
+            "auth status --user root --password pw",
             "lease revoke ff",
             "lease timetolive ff --keys",
             "lease list",
             "lease keep-alive ff --once",
             "snapshot save file",
+            "snapshot status file -w json",
+            "snapshot restore file --data-dir d --name a --initial-cluster a=http://a:1,b=http://b:1 --initial-cluster-token t --initial-advertise-peer-urls http://a:1 --bump-revision 5 --mark-compacted",
+            "alarm list",
+            "alarm disarm",
+            "compact 3 --physical",
+            "compaction 3",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --provider OVH --address 10.0.0.1 --allow-plaintext",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --binary-url https://a/b --binary-sha256 00",
             "dev kill ovh",
@@ -246,6 +328,23 @@ mod tests {
                 .map(OsString::from);
             parse(args).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
+    }
+
+    /// Ids are one name space: an argument with the id of a global option would be taken for it.
+    #[test]
+    fn no_argument_is_taken_for_a_global_option() {
+        fn check(command: &clap::Command, global: &[&clap::Id]) {
+            for subcommand in command.get_subcommands() {
+                for argument in subcommand.get_arguments() {
+                    let (id, name) = (argument.get_id(), subcommand.get_name());
+                    assert!(!global.contains(&id), "{name}: {id}");
+                }
+                check(subcommand, global);
+            }
+        }
+        let command = Cli::command();
+        let global: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
+        check(&command, &global);
     }
 
     #[test]

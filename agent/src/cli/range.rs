@@ -39,6 +39,16 @@ pub(crate) struct RangeArgs {
 }
 
 impl RangeArgs {
+    pub(crate) fn new(key: OsString, range_end: Option<OsString>, prefix: bool, from_key: bool) -> Self {
+        Self {
+            key,
+            range_end,
+            range_end_flag: None,
+            prefix,
+            from_key,
+        }
+    }
+
     pub(crate) fn range(self) -> Result<KeyRange, CliError> {
         let key = self.key.into_vec();
         if self.prefix {

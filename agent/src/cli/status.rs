@@ -281,7 +281,7 @@ fn show(session: &Session, selection: &Selection, rows: &[Row]) -> Result<(), Cl
             let line = |row: &Row| format!("{} {} {} {}\n", row.key.kind, row.key.name, row.host, row.phase);
             format::write(rows.iter().map(line).collect::<String>().as_bytes())
         }
-        Some(Format::Table) | None => format::write(table(rows).as_bytes()),
+        _ => format::write(table(rows).as_bytes()),
     }
 }
 

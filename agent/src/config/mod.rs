@@ -2,6 +2,7 @@
 //! `AGENT_*`, in the environment. A flag beats the environment, which beats the file.
 
 mod file;
+mod retention;
 mod urls;
 
 use std::path::PathBuf;
@@ -11,9 +12,11 @@ use clap::{Args, ValueEnum};
 use thiserror::Error;
 
 use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
+use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
 
 pub use file::{ConfigFileError, arguments_from_file};
+pub use retention::AutoCompactionMode;
 pub use urls::{ListenUrl, UrlError};
 
 /// Runs one member of the cluster, and keeps this host's Incus as the cluster's documents say.
@@ -121,6 +124,16 @@ pub struct RunArgs {
         help_heading = "Clients"
     )]
     pub max_txn_ops: usize,
+    /// How often the leader writes down what leases have left that last longer than this, so that a change of
+    /// leader does not start them anew; 0: never
+    #[arg(
+        long,
+        env = "AGENT_LEASE_CHECKPOINT_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        help_heading = "Clients"
+    )]
+    pub lease_checkpoint_interval: u64,
     /// How often an idle watch that asked for it is told how far it has come
     #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
@@ -217,15 +230,45 @@ pub struct RunArgs {
     #[arg(long, env = "AGENT_SNAPSHOT_COUNT", value_name = "N", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Storage")]
     pub snapshot_count: u64,
-    /// Puts are refused while the keys and values take more than this; 0 for etcd's 2 GiB
+    /// Puts are refused while the keys and values take more than this; 0 for etcd's 2 GiB, below 0 for no
+    /// quota. The same on all members
     #[arg(
         long,
         env = "AGENT_QUOTA_BACKEND_BYTES",
         value_name = "BYTES",
         default_value_t = 0,
+        allow_negative_numbers = true,
         help_heading = "Storage"
     )]
-    pub quota_backend_bytes: u64,
+    pub quota_backend_bytes: i64,
+    /// What --auto-compaction-retention counts: time, or revisions
+    #[arg(
+        long,
+        env = "AGENT_AUTO_COMPACTION_MODE",
+        value_enum,
+        default_value = "periodic",
+        help_heading = "Storage"
+    )]
+    pub auto_compaction_mode: AutoCompactionMode,
+    /// How much history is kept: "1h", "10m", "5" (hours), or a number of revisions; 0 for all
+    #[arg(
+        long,
+        env = "AGENT_AUTO_COMPACTION_RETENTION",
+        value_name = "RETENTION",
+        default_value = "0",
+        help_heading = "Storage"
+    )]
+    pub auto_compaction_retention: String,
+    /// How often the members compare their stores; 0 for never
+    #[arg(
+        long,
+        alias = "experimental-corrupt-check-time",
+        env = "AGENT_CORRUPT_CHECK_TIME",
+        value_name = "TIME",
+        default_value = "5m",
+        help_heading = "Storage"
+    )]
+    pub corrupt_check_time: String,
 
     /// What is logged: error, warn, info, debug, or a filter like "info,agent::peer=debug"
     #[arg(
@@ -282,6 +325,8 @@ pub enum ConfigError {
     AuthToken(String),
     #[error("--auth-token jwt: {0}")]
     Jwt(#[from] JwtOptionsError),
+    #[error("{flag}: {reason}")]
+    Value { flag: &'static str, reason: String },
 }
 
 /// etcd's, where the flag says 0.
@@ -336,6 +381,12 @@ impl RunArgs {
             }
             self.advertise_client_urls.clone()
         };
+        let value = |flag| move |reason| ConfigError::Value { flag, reason };
+        let auto_compaction =
+            retention::retention(self.auto_compaction_mode, &self.auto_compaction_retention)
+                .map_err(value("--auto-compaction-retention"))?;
+        let corrupt_check_time =
+            retention::duration(&self.corrupt_check_time).map_err(value("--corrupt-check-time"))?;
         Ok(RunConfig {
             listen_client,
             listen_peer,
@@ -348,11 +399,12 @@ impl RunArgs {
                 .unwrap_or_else(|| PathBuf::from(format!("{}.agent", self.name))),
             incus_socket: (self.incus_socket.as_os_str() != "none").then(|| self.incus_socket.clone()),
             client_tls: self.client_tls(),
-            quota_bytes: if self.quota_backend_bytes == 0 {
-                DEFAULT_QUOTA_BYTES
-            } else {
-                self.quota_backend_bytes
+            quota_bytes: match self.quota_backend_bytes {
+                0 => DEFAULT_QUOTA_BYTES,
+                given => u64::try_from(given).unwrap_or(0),
             },
+            auto_compaction,
+            corrupt_check_time: (!corrupt_check_time.is_zero()).then_some(corrupt_check_time),
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
             election_timeout: Duration::from_millis(self.election_timeout),
             tokens: self.tokens()?,
@@ -426,7 +478,12 @@ pub struct RunConfig {
     pub incus_socket: Option<PathBuf>,
     /// For the client URLs that say https.
     pub client_tls: Option<TlsFiles>,
+    /// 0: none.
     pub quota_bytes: u64,
+    /// `None`: off.
+    pub auto_compaction: Option<Retention>,
+    /// `None`: off.
+    pub corrupt_check_time: Option<Duration>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub tokens: TokenOptions,
@@ -474,6 +531,12 @@ mod tests {
             error(&["--name", "x", "--initial-cluster", "ovh=http://127.0.0.1:1"])
                 .contains("does not name this member")
         );
+    }
+
+    #[test]
+    fn quotas_are_etcds() {
+        let quota = |bytes: &str| check(&["--quota-backend-bytes", bytes]).unwrap().quota_bytes;
+        assert_eq!((quota("0"), quota("-1"), quota("5000")), (2 << 30, 0, 5000));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::peer::{ForwardRequest, ForwardResponse, forward_request, forward_response};
+use raft_store::wal::Identity;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -45,16 +46,16 @@ struct Link {
 
 /// Where the links are made: lock-free while the leader stays the same.
 pub(super) struct Forwarder {
-    cluster_id: u64,
+    identity: Identity,
     timeouts: PeerTimeouts,
     current: ArcSwapOption<Link>,
     making: Mutex<()>,
 }
 
 impl Forwarder {
-    pub(super) fn new(cluster_id: u64, timeouts: PeerTimeouts) -> Self {
+    pub(super) fn new(identity: Identity, timeouts: PeerTimeouts) -> Self {
         Forwarder {
-            cluster_id,
+            identity,
             timeouts,
             current: ArcSwapOption::empty(),
             making: Mutex::new(()),
@@ -76,7 +77,7 @@ impl Forwarder {
             return Some(link);
         }
         let channel = channel(url?, self.timeouts).ok()?;
-        let peer = forward_client(channel, Stamp::new(self.cluster_id, leader));
+        let peer = forward_client(channel, Stamp::new(self.identity, leader));
         let (queue, requests) = mpsc::channel(QUEUED);
         // Lives as long as the link: ends when the stream breaks or the leader changes.
         tokio::spawn(

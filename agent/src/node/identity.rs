@@ -16,6 +16,8 @@ pub struct InitialCluster {
     pub members: BTreeMap<u64, RaftNode>,
     /// The same on all members.
     pub cluster_id: u64,
+    /// `--initial-cluster-token`.
+    pub token: String,
 }
 
 /// What is wrong with `--initial-cluster`.
@@ -72,11 +74,15 @@ impl InitialCluster {
             .into_iter()
             .map(|(name, mut peer_urls)| {
                 peer_urls.sort();
-                (member_id(&peer_urls, token), RaftNode { name, peer_urls })
+                (member_id(&peer_urls, token), node(name, peer_urls))
             })
             .collect();
         let cluster_id = cluster_id(members.keys().copied());
-        Ok(InitialCluster { members, cluster_id })
+        Ok(InitialCluster {
+            members,
+            cluster_id,
+            token: token.to_owned(),
+        })
     }
 
     /// The identity of the member called `name`, which must advertise the URLs that the cluster knows it by.
@@ -109,6 +115,26 @@ impl InitialCluster {
             member_id: *id,
         })
     }
+}
+
+fn node(name: String, peer_urls: Vec<String>) -> RaftNode {
+    RaftNode {
+        name,
+        peer_urls,
+        to_be_voter: false,
+    }
+}
+
+/// The id of a member that is added: as etcd's, over its sorted peer URLs, the cluster's token and a time in
+/// seconds, so that a host which comes back with the same URLs gets another one.
+pub(super) fn added_member_id(sorted_peer_urls: &[String], token: &str, unix_seconds: u64) -> u64 {
+    let mut hash = Sha1::new();
+    for url in sorted_peer_urls {
+        hash.update(url);
+    }
+    hash.update(token);
+    hash.update(unix_seconds.to_string());
+    first_u64(&hash.finalize())
 }
 
 /// The first 8 bytes, big-endian, of the SHA-1 over the sorted peer URLs and the cluster token.

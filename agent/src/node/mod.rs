@@ -3,16 +3,26 @@
 //! [`Node`] is the handle that the API and the reconciler hold. [`bootstrap`] opens what is on disk and starts
 //! Raft; the tasks it returns are spawned by the server. This module knows no gRPC status and no HTTP.
 
+mod auto_compaction;
 pub mod bootstrap;
+mod corruption;
+mod describe;
+mod form;
 mod forward;
 pub mod identity;
+mod join;
 mod leases;
+mod member_rules;
+mod member_task;
 mod membership;
 mod propose;
 mod read_index;
+mod removal;
+mod space;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use raft_store::wal::Identity;
@@ -20,8 +30,12 @@ use raft_store::{StateMachine, Store, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+pub use auto_compaction::{AutoCompaction, Retention};
 pub use bootstrap::{NodeOptions, NodeTasks, StartError};
+pub use join::Candidate;
+pub use membership::MemberError;
 pub use propose::Author;
+pub use space::SpaceTask;
 pub use view::RaftView;
 
 /// openraft, as this project runs it.
@@ -43,8 +57,13 @@ struct Inner {
     forwarder: forward::Forwarder,
     read_rounds: mpsc::Sender<read_index::Waiter>,
     leases: mpsc::Sender<leases::LeaseCommand>,
+    member_changes: mpsc::Sender<member_task::MemberCommand>,
+    stopping: AtomicBool,
     /// Bounds the proposals of this member's clients that are under way.
     in_flight: Semaphore,
+    space: space::Space,
+    /// What members found at hash checks, for the leader to compare.
+    hashes: mpsc::Sender<proto::peer::StoreHash>,
 }
 
 /// How long things may take.
@@ -83,6 +102,9 @@ pub enum NodeError {
     /// `move_leader` to a member that is no voter.
     #[error("bad leader transferee")]
     BadTransferee,
+    /// The quota is used up, or the disk nearly full: nothing was proposed.
+    #[error("no space")]
+    NoSpace,
     /// No such lease.
     #[error("requested lease not found")]
     LeaseNotFound,
@@ -124,6 +146,15 @@ impl Node {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.inner.timeouts
+    }
+
+    /// From now on nobody should hand leadership to this member.
+    pub fn announce_stop(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -16,7 +16,7 @@ use super::forward::ForwardError;
 use super::{Node, NodeError};
 
 /// One attempt to have a command applied.
-enum Attempt {
+pub(super) enum Attempt {
     Applied {
         reply: Box<Reply>,
         log_index: u64,
@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// Hands the command to the local Raft; the future completes with the outcome.
-    async fn propose_here(
+    pub(super) async fn propose_here(
         &self,
         command: Command,
     ) -> Result<impl Future<Output = Attempt> + Send + use<>, NodeError> {
@@ -190,9 +190,24 @@ impl Node {
                     Err(_) => node.not_leader(),
                 }
             }),
+            forward_request::Request::StoreHash(hash) => Box::pin(async move {
+                match node.note_hash(hash) {
+                    Ok(()) => forward_response::Response::StoreHashNoted(proto::replicated::Empty {}),
+                    Err(_) => node.not_leader(),
+                }
+            }),
             forward_request::Request::LeaseKeepAlive(id) => Box::pin(async move {
                 match node.lease_keep_alive_here(id).await {
                     Ok(ttl) => forward_response::Response::LeaseTtlSeconds(ttl),
+                    Err(_) => node.not_leader(),
+                }
+            }),
+            forward_request::Request::MemberChange(change) => {
+                Box::pin(async move { node.change_for_peer(change).await })
+            }
+            forward_request::Request::Describe(_) => Box::pin(async move {
+                match node.describe_here().await {
+                    Ok(description) => forward_response::Response::Description(description),
                     Err(_) => node.not_leader(),
                 }
             }),
@@ -203,12 +218,6 @@ impl Node {
                 }
             }),
         }
-    }
-
-    fn not_leader(&self) -> forward_response::Response {
-        forward_response::Response::NotLeader(peer::NotLeader {
-            leader_id: self.view().leader,
-        })
     }
 
     /// Hands leadership to a voter, and waits until that one leads.
@@ -225,6 +234,7 @@ impl Node {
         if target == self.member_id() {
             return Ok(());
         }
+        self.checkpoint_leases().await;
         self.inner
             .raft
             .trigger()
@@ -240,10 +250,21 @@ impl Node {
         }
     }
 
-    /// Before this member stops: gives leadership, if it has it, to the voter that is furthest along.
+    /// Gives leadership, if this member has it, to the voter that is furthest along of those that go on running.
+    /// Where there is none, nobody is waited for.
     pub async fn hand_over_leadership(&self) {
         const PATIENCE: Duration = Duration::from_secs(3);
-        let Some(target) = self.best_successor() else {
+        if !self.leads() {
+            return;
+        }
+        let successors = self.successors();
+        let answers = self.ask_others(self.inner.timeouts.election / 2).await;
+        let goes_on = |id: &u64| {
+            answers
+                .iter()
+                .any(|(other, answer)| other == id && !answer.stopping)
+        };
+        let Some(target) = successors.into_iter().find(goes_on) else {
             return;
         };
         tracing::info!(successor = format!("{target:x}"), "handing leadership over");

@@ -88,12 +88,20 @@ impl ViewTask {
     fn look(&self, silent: bool) -> RaftView {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
+        // Raft speaks of a leader, and of itself as a learner, also before it has heard of a membership, and when it
+        // is in none any more.
+        let is_member = metrics
+            .membership_config
+            .membership()
+            .get_node(&metrics.id)
+            .is_some();
+        let leader = metrics.current_leader.filter(|_| is_member && !silent);
         RaftView {
             term: metrics.current_term,
-            leader: metrics.current_leader.filter(|_| !silent).unwrap_or(0),
+            leader: leader.unwrap_or(0),
             committed_index: metrics.local_committed.map_or(0, |id| id.index()),
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
-            is_learner: metrics.state == ServerState::Learner,
+            is_learner: is_member && metrics.state == ServerState::Learner,
         }
     }
 }

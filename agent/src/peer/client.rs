@@ -19,6 +19,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use proto::peer::raft_client::RaftClient;
 use proto::peer::{SnapshotChunk, SnapshotHeader};
+use raft_store::wal::Identity;
 use raft_store::{Node, NodeId, SnapshotFile, TypeConfig, Vote};
 use tokio::io::AsyncReadExt;
 use tonic::service::interceptor::InterceptedService;
@@ -37,19 +38,27 @@ type Peer = RaftClient<InterceptedService<Channel, Stamp>>;
 /// Makes a client for each peer and each use, so that a heartbeat's connection never carries a snapshot.
 #[derive(Clone, Debug)]
 pub struct PeerNetwork {
-    cluster_id: u64,
+    identity: Identity,
     timeouts: PeerTimeouts,
     kept: Arc<Mutex<KeptPeers>>,
+    addresses: PeerAddresses,
 }
 
 impl PeerNetwork {
     #[must_use]
-    pub fn new(cluster_id: u64, timeouts: PeerTimeouts) -> Self {
+    pub fn new(identity: Identity, timeouts: PeerTimeouts) -> Self {
         PeerNetwork {
-            cluster_id,
+            identity,
             timeouts,
             kept: Arc::default(),
+            addresses: PeerAddresses::default(),
         }
+    }
+
+    /// Shared with all clients, those that exist already too.
+    #[must_use]
+    pub fn addresses(&self) -> PeerAddresses {
+        self.addresses.clone()
     }
 
     fn connect(&self, target: NodeId, node: &Node) -> Result<Peer, Status> {
@@ -60,17 +69,28 @@ impl PeerNetwork {
         let channel = channel(url, self.timeouts)
             .map_err(|error| Status::unavailable(format!("peer URL {url}: {error}")))?;
         Ok(
-            RaftClient::with_interceptor(channel, Stamp::new(self.cluster_id, target))
+            RaftClient::with_interceptor(channel, Stamp::new(self.identity, target))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
     }
 
     fn client(&self, target: NodeId, node: &Node, path: Path) -> PeerClient {
+        self.client_over(self.connect(target, node), target, node, path)
+    }
+
+    fn client_over(&self, peer: Result<Peer, Status>, target: NodeId, node: &Node, path: Path) -> PeerClient {
         PeerClient {
-            peer: self.connect(target, node),
+            network: self.clone(),
+            target,
+            urls: node.peer_urls.clone(),
+            peer,
             path,
-            name: node.name.clone(),
+            name: if node.name.is_empty() {
+                format!("{target:x}")
+            } else {
+                node.name.clone()
+            },
             answers: true,
         }
     }
@@ -83,13 +103,9 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     /// election does not wait for a handshake.
     async fn new_client(&mut self, target: NodeId, node: &Node) -> PeerClient {
         let key = (target, node.peer_urls.clone());
-        if let Some(peer) = self.kept.lock().get(&key) {
-            return PeerClient {
-                peer: Ok(peer.clone()),
-                path: Path::Replication,
-                name: node.name.clone(),
-                answers: true,
-            };
+        let kept = self.kept.lock().get(&key).cloned();
+        if let Some(peer) = kept {
+            return self.client_over(Ok(peer), target, node, Path::Replication);
         }
         let client = self.client(target, node, Path::Replication);
         if let Ok(peer) = &client.peer {
@@ -118,9 +134,41 @@ enum Path {
     Heartbeat,
 }
 
+/// What is asked of a voter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ballot {
+    Real,
+    /// Whether it would vote, without its being bound.
+    Trial,
+}
+
+/// Where the members are by the latest membership. openraft keeps a member's client when its URLs change.
+#[derive(Clone, Debug, Default)]
+pub struct PeerAddresses(Arc<Mutex<BTreeMap<NodeId, Vec<String>>>>);
+
+impl PeerAddresses {
+    /// Takes up a membership.
+    pub fn set<'a>(&self, members: impl Iterator<Item = (&'a NodeId, &'a Node)>) {
+        let addresses = members.map(|(id, node)| (*id, node.peer_urls.clone())).collect();
+        let mut known = self.0.lock();
+        if *known != addresses {
+            *known = addresses;
+        }
+    }
+
+    /// The URLs of a member, if they are others than these.
+    fn moved(&self, id: NodeId, from: &[String]) -> Option<Vec<String>> {
+        self.0.lock().get(&id).filter(|urls| *urls != from).cloned()
+    }
+}
+
 /// One peer, for one use.
 #[derive(Debug)]
 pub struct PeerClient {
+    network: PeerNetwork,
+    target: NodeId,
+    /// The member's, when the connection was made.
+    urls: Vec<String>,
     /// An error where the peer's URL is none: every call answers it.
     peer: Result<Peer, Status>,
     path: Path,
@@ -145,8 +193,33 @@ impl PeerClient {
         self.answers = failure.is_none();
     }
 
-    fn peer(&self) -> Result<Peer, RPCError<TypeConfig>> {
+    /// The connection; another one when the member has moved since this was made.
+    fn peer(&mut self) -> Result<Peer, RPCError<TypeConfig>> {
+        if let Some(urls) = self.network.addresses.moved(self.target, &self.urls) {
+            let node = Node {
+                peer_urls: urls,
+                ..Node::default()
+            };
+            self.peer = self.network.connect(self.target, &node);
+            self.urls = node.peer_urls;
+        }
         self.peer.clone().map_err(|status| rpc_error(&status))
+    }
+
+    async fn ask_for_vote(
+        &mut self,
+        ballot: Ballot,
+        rpc: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = within(option, wire::vote_request_to_wire(rpc));
+        let mut peer = self.peer()?;
+        let answer = match ballot {
+            Ballot::Real => peer.vote(request).await,
+            Ballot::Trial => peer.pre_vote(request).await,
+        };
+        let response = answer.map_err(|status| rpc_error(&status))?;
+        wire::vote_response_from_wire(&response.into_inner()).map_err(network_error)
     }
 }
 
@@ -200,13 +273,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = within(&option, wire::vote_request_to_wire(&rpc));
-        let response = self
-            .peer()?
-            .vote(request)
-            .await
-            .map_err(|status| rpc_error(&status))?;
-        wire::vote_response_from_wire(&response.into_inner()).map_err(network_error)
+        self.ask_for_vote(Ballot::Real, &rpc, &option).await
     }
 
     async fn pre_vote(
@@ -214,13 +281,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = within(&option, wire::vote_request_to_wire(&rpc));
-        let response = self
-            .peer()?
-            .pre_vote(request)
-            .await
-            .map_err(|status| rpc_error(&status))?;
-        wire::vote_response_from_wire(&response.into_inner()).map_err(network_error)
+        self.ask_for_vote(Ballot::Trial, &rpc, &option).await
     }
 
     async fn full_snapshot(

@@ -5,10 +5,15 @@
 //! meant for; a member of another cluster, or one that took over an address, is refused by name.
 
 pub mod client;
+pub mod describe;
 pub mod server;
 mod wire;
 
+pub use describe::describe;
+
 use proto::peer::forward_client::ForwardClient;
+use raft_store::Store;
+use raft_store::wal::Identity;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -20,19 +25,22 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 const CLUSTER_HEADER: &str = "agent-cluster-id";
 const TARGET_HEADER: &str = "agent-target-member-id";
+const SENDER_HEADER: &str = "agent-sender-member-id";
 
-/// Stamps every call to a peer with the cluster and the member it is meant for.
+/// Stamps every call to a peer with the cluster and the member it is meant for, and with the one it is from.
 #[derive(Clone, Debug)]
 pub struct Stamp {
     cluster_id: MetadataValue<Ascii>,
+    sender: MetadataValue<Ascii>,
     target: MetadataValue<Ascii>,
 }
 
 impl Stamp {
     #[must_use]
-    pub fn new(cluster_id: u64, target: u64) -> Self {
+    pub fn new(sender: Identity, target: u64) -> Self {
         Stamp {
-            cluster_id: hex(cluster_id),
+            cluster_id: hex(sender.cluster_id),
+            sender: hex(sender.member_id),
             target: hex(target),
         }
     }
@@ -42,31 +50,36 @@ impl Interceptor for Stamp {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let metadata = request.metadata_mut();
         metadata.insert(CLUSTER_HEADER, self.cluster_id.clone());
+        metadata.insert(SENDER_HEADER, self.sender.clone());
         metadata.insert(TARGET_HEADER, self.target.clone());
         Ok(request)
     }
 }
 
-/// Refuses calls that are meant for another cluster or member.
+/// Refuses calls that are meant for another cluster or member, and those of a member that was removed.
 #[derive(Clone, Debug)]
 pub struct Addressee {
     pub cluster_id: u64,
     pub member_id: u64,
+    pub store: Store,
 }
 
 impl Interceptor for Addressee {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         check(request.metadata(), CLUSTER_HEADER, self.cluster_id, "cluster")?;
         check(request.metadata(), TARGET_HEADER, self.member_id, "member")?;
+        let sender = named(request.metadata(), SENDER_HEADER);
+        if u64::from_str_radix(sender, 16).is_ok_and(|sender| self.store.is_removed(sender)) {
+            return Err(Status::failed_precondition(
+                "the member has been permanently removed from the cluster",
+            ));
+        }
         Ok(request)
     }
 }
 
 fn check(metadata: &MetadataMap, header: &'static str, own: u64, what: &str) -> Result<(), Status> {
-    let named = metadata
-        .get(header)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("none");
+    let named = named(metadata, header);
     if named == format!("{own:x}") {
         Ok(())
     } else {
@@ -74,6 +87,11 @@ fn check(metadata: &MetadataMap, header: &'static str, own: u64, what: &str) -> 
             "this is {what} {own:x}, the call is for {named}"
         )))
     }
+}
+
+fn named<'a>(metadata: &'a MetadataMap, header: &'static str) -> &'a str {
+    let value = metadata.get(header).and_then(|value| value.to_str().ok());
+    value.unwrap_or("none")
 }
 
 fn hex(number: u64) -> MetadataValue<Ascii> {

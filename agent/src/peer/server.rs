@@ -31,6 +31,7 @@ pub fn routes(node: &Node) -> Routes {
     let addressee = Addressee {
         cluster_id: node.cluster_id(),
         member_id: node.member_id(),
+        store: node.store().clone(),
     };
     let raft = RaftServer::new(PeerServer { node: node.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)

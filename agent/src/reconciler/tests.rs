@@ -49,27 +49,32 @@ impl Host {
         let simulated = SimulatedIncus::start(&dir.path().join("incus"), &socket)
             .await
             .unwrap();
-        let (node, tasks) = bootstrap::start(NodeOptions {
+        // The only member: nobody ever calls it.
+        let urls = vec!["http://127.0.0.1:1".to_owned()];
+        let initial_cluster = InitialCluster::parse("ovh=http://127.0.0.1:1", "test").unwrap();
+        let identity = initial_cluster.identity("ovh", &urls).unwrap();
+        let options = NodeOptions {
             name: "ovh".into(),
             data_dir: dir.path().join("member"),
-            // The only member: nobody ever calls it.
-            initial_cluster: InitialCluster::parse("ovh=http://127.0.0.1:1", "test").unwrap(),
-            advertise_peer_urls: vec!["http://127.0.0.1:1".into()],
+            initial_cluster,
+            advertise_peer_urls: urls,
             advertise_client_urls: vec!["http://127.0.0.1:2".into()],
             new_cluster: true,
             heartbeat_interval: Duration::from_millis(20),
             election_timeout: Duration::from_millis(200),
+            lease_checkpoint_interval: Duration::from_secs(300),
             snapshot_count: 10_000,
             quota_bytes: 0,
-        })
-        .await
-        .unwrap();
+            stopwatch: crate::telemetry::Metrics::new().stopwatch(),
+        };
+        let (node, tasks) = bootstrap::start(options, identity).await.unwrap();
         let mut running = JoinSet::new();
         running.spawn(async move {
             tasks.view.run().await;
         });
         running.spawn(tasks.read_index.run());
         running.spawn(tasks.leases.run());
+        running.spawn(tasks.form.expect("a new cluster").run());
         let mut view = node.raft_view();
         timeout(DEADLINE, view.wait_for(|view| view.leader != 0))
             .await

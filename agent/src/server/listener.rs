@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,10 +14,10 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
 use super::authority::LenientAuthority;
+use super::places::Places;
 use super::tls::Certificates;
 use crate::api::ClientCertificate;
 use crate::config::ListenUrl;
@@ -26,6 +25,8 @@ use crate::shutdown::Shutdown;
 
 /// Connections to one port at once.
 const CONNECTIONS: usize = 16_384;
+/// Of those, from one address: many clients may share one, but not take all.
+const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 4;
 /// Calls on one connection at once: etcd's clients put all their watches and leases on one.
 const STREAMS_PER_CONNECTION: u32 = 4096;
 /// A client that sends no request header within this time is dropped.
@@ -80,17 +81,17 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS);
     let connections = GracefulShutdown::new();
     loop {
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
+        let free = tokio::select! {
+            free = places.free() => free,
             () = shutdown.cancelled() => break,
         };
-        let Ok(place) = place else { break };
-        let socket = tokio::select! {
+        let Ok(free) = free else { break };
+        let (socket, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => socket,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most often: the connections that end give some back.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -99,6 +100,10 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
                 }
             },
             () = shutdown.cancelled() => break,
+        };
+        let Some(place) = places.take(free, address.ip()) else {
+            tracing::debug!(address = %address.ip(), "too many connections from one address");
+            continue;
         };
         // Small messages, answered one by one: waiting to fill packets would only delay them.
         if let Err(error) = socket.set_nodelay(true) {
@@ -114,7 +119,11 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
                     }
                     Err(error) => Err(error.into()),
                 },
-                None => speak(&http, socket, with_certificate(router, None), watcher).await,
+                // Whoever says nothing at all is not worth a place.
+                None => match tokio::time::timeout(HEADER_TIMEOUT, socket.readable()).await {
+                    Ok(_) => speak(&http, socket, with_certificate(router, None), watcher).await,
+                    Err(silent) => Err(silent.into()),
+                },
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended");

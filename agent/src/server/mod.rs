@@ -2,25 +2,32 @@
 //! stops it in the opposite order. Every long-lived task is spawned here.
 
 mod authority;
+mod gate;
 mod listener;
+mod places;
 mod tls;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use axum::Router;
+use gate::Gate;
+use proto::peer::Description;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::config::RunConfig;
 use crate::incus::Incus;
-use crate::node::bootstrap::{self, NodeOptions, NodeTasks};
-use crate::node::{Node, RaftView};
+use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
+use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::peer;
+use crate::peer::describe::Describer;
 use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
-use crate::telemetry::LeaderWatch;
+use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
 use tls::Certificates;
 
@@ -52,7 +59,35 @@ pub async fn run(config: RunConfig) -> Result<()> {
         });
     }
 
-    let (node, tasks) = bootstrap::start(node_options(&config)).await?;
+    let metrics = Metrics::new();
+    let options = node_options(&config, &metrics);
+    let origin = bootstrap::prepare(&options)?;
+
+    let clients = Shutdown::new();
+    let peers = Shutdown::new();
+    // Served from the start: members that start together find out from each other who they are.
+    let describer = Describer::new(description(&origin));
+    let (peer_gate, client_gate) = (Gate::default(), Gate::default());
+    let peer_router = Routes::new(describer.service())
+        .into_axum_router()
+        .fallback_service(peer_gate.router());
+    let serving = serve_all(peer_ports, &peer_router, &peers, listener::DRAIN_PEERS);
+    let client_serving = serve_all(
+        client_ports,
+        &client_gate.router(),
+        &clients,
+        listener::DRAIN_CLIENTS,
+    );
+
+    let identity = match origin {
+        Origin::Resumed(identity) => identity,
+        Origin::Empty(candidate) => tokio::select! {
+            identity = candidate.search(config.election_timeout / 2) => identity,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        },
+    };
+    let (node, tasks) = bootstrap::start(options.clone(), identity).await?;
     tracing::info!(
         name = node.name(),
         member = format!("{:x}", node.member_id()),
@@ -61,33 +96,16 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
-    let clients = Shutdown::new();
-    let peers = Shutdown::new();
-    let mut serving = JoinSet::new();
+    peer_gate.open(peer::server::routes(&node).into_axum_router());
+    describer.set_node(&node);
     let mut background = JoinSet::new();
-    let failure = spawn_node_tasks(tasks, &mut background);
+    let removed = options.removed(node.member_id()).to_string();
+    let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
+    spawn_maintenance(&node, &config, &clients, &mut background);
 
-    let peer_router = peer::server::routes(&node).into_axum_router();
-    for port in peer_ports {
-        serving.spawn(listener::serve(
-            port,
-            peer_router.clone(),
-            peers.clone(),
-            listener::DRAIN_PEERS,
-        ));
-    }
-    let context = api_context(&node, &config, &clients);
+    let context = api_context(&node, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
-    let client_router = api::router(context);
-    let mut client_serving = JoinSet::new();
-    for port in client_ports {
-        client_serving.spawn(listener::serve(
-            port,
-            client_router.clone(),
-            clients.clone(),
-            listener::DRAIN_CLIENTS,
-        ));
-    }
+    client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     let acting = spawn_reconciler(&node, &config, &clients)?;
 
@@ -99,14 +117,18 @@ pub async fn run(config: RunConfig) -> Result<()> {
     match &outcome {
         Ok(()) => {
             tracing::info!("stopping");
+            node.announce_stop();
             node.hand_over_leadership().await;
         }
         Err(reason) => tracing::error!("{reason}; this member stops"),
     }
     clients.cancel();
     wind_up(client_serving).await;
-    // While the peers are still served: what this host has to say last is replicated through them.
-    wind_up(acting).await;
+    // While the peers are still served: what this host has to say last is replicated through them, if they are
+    // there.
+    let mut view = node.raft_view();
+    let no_leader = async move { view.wait_for(|view| view.leader == 0).await.map(drop) };
+    wind_up_unless(acting, no_leader).await;
     if tokio::time::timeout(Duration::from_secs(5), node.raft().shutdown())
         .await
         .is_err()
@@ -122,7 +144,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     outcome
 }
 
-fn node_options(config: &RunConfig) -> NodeOptions {
+fn node_options(config: &RunConfig, metrics: &Metrics) -> NodeOptions {
     NodeOptions {
         name: config.args.name.clone(),
         data_dir: config.data_dir.clone(),
@@ -132,14 +154,58 @@ fn node_options(config: &RunConfig) -> NodeOptions {
         new_cluster: config.args.initial_cluster_state == crate::config::ClusterState::New,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
+        lease_checkpoint_interval: Duration::from_secs(config.args.lease_checkpoint_interval),
         snapshot_count: config.args.snapshot_count,
         quota_bytes: config.quota_bytes,
+        stopwatch: metrics.stopwatch(),
     }
 }
 
-/// Spawns what keeps the member going; the receiver tells when the log or Raft has failed.
-fn spawn_node_tasks(tasks: NodeTasks, background: &mut JoinSet<()>) -> watch::Receiver<Option<String>> {
+/// What is told to the others before there is a node.
+fn description(origin: &Origin) -> Description {
+    match origin {
+        Origin::Resumed(identity) => Description {
+            cluster_id: identity.cluster_id,
+            member_id: identity.member_id,
+            ..Description::default()
+        },
+        Origin::Empty(candidate) => Description {
+            state: proto::peer::description::State::Empty.into(),
+            cluster_id: candidate.identity.cluster_id,
+            member_id: candidate.identity.member_id,
+            ..Description::default()
+        },
+    }
+}
+
+fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Duration) -> JoinSet<()> {
+    let mut serving = JoinSet::new();
+    for port in ports {
+        serving.spawn(listener::serve(port, router.clone(), shutdown.clone(), drain));
+    }
+    serving
+}
+
+/// Spawns what keeps the member going; the receiver tells when the log or Raft has failed, or the member was
+/// removed.
+fn spawn_node_tasks(
+    tasks: NodeTasks,
+    removed: String,
+    config: &RunConfig,
+    shutdown: &Shutdown,
+    background: &mut JoinSet<()>,
+) -> watch::Receiver<Option<String>> {
     let (report, failure) = watch::channel(None);
+    let removal_report = report.clone();
+    background.spawn(async move {
+        if tasks.removal.run().await {
+            removal_report.send_replace(Some(removed));
+        }
+    });
+    background.spawn(tasks.membership.run());
+    if let Some(form) = tasks.form {
+        background.spawn(form.run());
+    }
     let raft_report = report.clone();
     background.spawn(async move {
         if let Some(reason) = tasks.view.run().await {
@@ -165,7 +231,17 @@ fn spawn_node_tasks(tasks: NodeTasks, background: &mut JoinSet<()>) -> watch::Re
     background.spawn(tasks.read_index.run());
     background.spawn(tasks.leases.run());
     background.spawn(tasks.publish.run());
+    background.spawn(tasks.hash.run(shutdown.clone()));
+    background.spawn(tasks.corruption.run(config.corrupt_check_time, shutdown.clone()));
     failure
+}
+
+/// What keeps the store within its bounds.
+fn spawn_maintenance(node: &Node, config: &RunConfig, shutdown: &Shutdown, background: &mut JoinSet<()>) {
+    background.spawn(SpaceTask::new(node.clone(), config.data_dir.clone()).run(shutdown.clone()));
+    if let Some(retention) = config.auto_compaction {
+        background.spawn(AutoCompaction::new(node.clone(), retention).run(shutdown.clone()));
+    }
 }
 
 async fn failed(mut failure: watch::Receiver<Option<String>>) -> String {
@@ -205,7 +281,7 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
     }
 }
 
-fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiContext {
+fn api_context(node: &Node, config: &RunConfig, metrics: Metrics, shutdown: &Shutdown) -> ApiContext {
     ApiContext::new(
         node.clone(),
         ApiOptions {
@@ -217,6 +293,7 @@ fn api_context(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> ApiConte
             bcrypt_cost: config.args.bcrypt_cost,
             ..ApiOptions::default()
         },
+        metrics,
         shutdown.clone(),
     )
 }
@@ -237,6 +314,14 @@ fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Res
     acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     Ok(acting)
+}
+
+/// As [`wind_up`], and not at all once there is nothing to wait for.
+async fn wind_up_unless(tasks: JoinSet<()>, pointless: impl Future) {
+    tokio::select! {
+        () = wind_up(tasks) => {}
+        _ = pointless => {}
+    }
 }
 
 /// Waits for tasks that were told to stop, and aborts those that take too long.

@@ -22,7 +22,7 @@ const SERVER_STREAM: &str = "server_stream";
 const BIDI_STREAM: &str = "bidi_stream";
 
 /// Every method that is counted: package and service, method, kind.
-const METHODS: [(&str, &[(&str, &str)]); 7] = [
+const METHODS: [(&str, &[(&str, &str)]); 9] = [
     (
         "etcdserverpb.KV",
         &[
@@ -87,6 +87,17 @@ const METHODS: [(&str, &[(&str, &str)]); 7] = [
             ("RoleDelete", UNARY),
             ("RoleGrantPermission", UNARY),
             ("RoleRevokePermission", UNARY),
+        ],
+    ),
+    ("v3lockpb.Lock", &[("Lock", UNARY), ("Unlock", UNARY)]),
+    (
+        "v3electionpb.Election",
+        &[
+            ("Campaign", UNARY),
+            ("Proclaim", UNARY),
+            ("Leader", UNARY),
+            ("Observe", SERVER_STREAM),
+            ("Resign", UNARY),
         ],
     ),
     (

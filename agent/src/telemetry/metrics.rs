@@ -13,8 +13,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use raft_store::Stopwatch;
 
 use super::calls::{Calls, StartedCall};
+use super::disk::DiskTimes;
 use super::process;
 use crate::node::RaftView;
 
@@ -27,6 +29,9 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Inner {
     calls: Calls,
+    disk: Arc<DiskTimes>,
+    received_bytes: Counter,
+    sent_bytes: Counter,
     proposals_pending: Gauge,
     proposals_failed: Counter,
     leader_changes: Counter,
@@ -88,6 +93,9 @@ impl Metrics {
         Metrics {
             inner: Arc::new(Inner {
                 calls: Calls::new(),
+                disk: Arc::new(DiskTimes::new()),
+                received_bytes: Counter::default(),
+                sent_bytes: Counter::default(),
                 proposals_pending: Gauge::default(),
                 proposals_failed: Counter::default(),
                 leader_changes: Counter::default(),
@@ -104,6 +112,22 @@ impl Metrics {
     #[must_use]
     pub fn call_started(&self, path: &str) -> Option<StartedCall> {
         self.inner.calls.start(path)
+    }
+
+    /// What the store measures its disk with.
+    #[must_use]
+    pub fn stopwatch(&self) -> Arc<dyn Stopwatch> {
+        self.inner.disk.clone()
+    }
+
+    /// Clients sent this much in gRPC calls.
+    pub fn received(&self, bytes: usize) {
+        self.inner.received_bytes.inc_by(bytes as u64);
+    }
+
+    /// Clients were sent this much in answers to gRPC calls.
+    pub fn sent(&self, bytes: usize) {
+        self.inner.sent_bytes.inc_by(bytes as u64);
     }
 
     /// A proposal is pending until the guard is dropped.
@@ -155,6 +179,17 @@ impl Metrics {
     fn register_counted(&self, registry: &mut Registry) {
         let Inner { calls, .. } = &*self.inner;
         calls.register(registry);
+        self.inner.disk.register(registry);
+        registry.register(
+            "etcd_network_client_grpc_received_bytes",
+            "Bytes that clients sent in calls",
+            self.inner.received_bytes.clone(),
+        );
+        registry.register(
+            "etcd_network_client_grpc_sent_bytes",
+            "Bytes that clients were sent in answers to calls",
+            self.inner.sent_bytes.clone(),
+        );
         registry.register(
             "etcd_server_proposals_pending",
             "Proposals of this member's clients under way",

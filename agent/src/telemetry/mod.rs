@@ -4,6 +4,7 @@
 //! [`NodeSample`].
 
 mod calls;
+mod disk;
 mod leader;
 mod logging;
 mod metrics;

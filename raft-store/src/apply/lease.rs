@@ -1,13 +1,13 @@
 //! Grant, revoke and checkpoint of leases.
 
 use proto::etcdserverpb::{
-    LeaseCheckpointRequest, LeaseCheckpointResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseCheckpointResponse, LeaseGrantRequest, LeaseGrantResponse,
     LeaseRevokeRequest, LeaseRevokeResponse,
 };
-use proto::replicated::Refusal;
+use proto::replicated::{Empty, LeaseCheckpoints, LeaseExpire, Refusal};
 
 use super::{Applier, ApplyError};
-use crate::lease::{LeaseChange, Leases};
+use crate::lease::{LeaseChange, LeaseEvent, Leases};
 use crate::schema;
 use crate::state;
 
@@ -41,9 +41,16 @@ impl LeaseWriter {
     }
 }
 
-/// Whether there are other leases after a change. Not a checkpoint: it comes from the one who would be told.
-pub(super) fn changes_the_set(change: &LeaseChange) -> bool {
-    matches!(change, LeaseChange::Grant { .. } | LeaseChange::Revoke { .. })
+/// What the keeper of deadlines is told. Not a checkpoint: it comes from the one who would be told.
+pub(super) fn event(change: &LeaseChange) -> Option<LeaseEvent> {
+    match change {
+        LeaseChange::Grant { id, ttl_seconds } => Some(LeaseEvent::Granted {
+            id: *id,
+            ttl_seconds: *ttl_seconds,
+        }),
+        LeaseChange::Revoke { id } => Some(LeaseEvent::Gone { id: *id }),
+        LeaseChange::Checkpoint { .. } | LeaseChange::Attach { .. } | LeaseChange::Detach { .. } => None,
+    }
 }
 
 impl Applier {
@@ -75,21 +82,50 @@ impl Applier {
         if !self.leases.table().contains(request.id) {
             return Err(ApplyError::Refused(Refusal::LeaseNotFound));
         }
-        let keys = self.leases.table().keys(request.id);
+        self.revoke(request.id)?;
+        Ok(LeaseRevokeResponse { header: None })
+    }
+
+    /// Revokes what has run out in this term, each lease in a revision of its own.
+    pub(super) fn lease_expire(&mut self, request: &LeaseExpire) -> Result<Empty, ApplyError> {
+        if self.term() == request.term {
+            for &id in &request.ids {
+                if self.leases.table().contains(id) {
+                    self.revoke(id)?;
+                }
+            }
+        }
+        Ok(Empty {})
+    }
+
+    fn revoke(&mut self, id: i64) -> Result<(), ApplyError> {
+        let keys = self.leases.table().keys(id);
         let mut txn = self.writer.begin(&mut self.batch);
         for key in &keys {
             txn.delete(key)
                 .map_err(|failure| ApplyError::from_read(failure, &self.state))?;
         }
         txn.finish();
-        self.leases.change(LeaseChange::Revoke { id: request.id });
-        self.batch.delete(schema::lease(request.id));
-        Ok(LeaseRevokeResponse { header: None })
+        self.leases.change(LeaseChange::Revoke { id });
+        self.batch.delete(schema::lease(id));
+        Ok(())
     }
 
     /// Leases that are gone meanwhile are passed over.
     pub(super) fn lease_checkpoint(&mut self, request: &LeaseCheckpointRequest) -> LeaseCheckpointResponse {
-        for checkpoint in &request.checkpoints {
+        self.checkpoint(&request.checkpoints);
+        LeaseCheckpointResponse { header: None }
+    }
+
+    pub(super) fn lease_checkpoints(&mut self, request: &LeaseCheckpoints) -> Empty {
+        if self.term() == request.term {
+            self.checkpoint(&request.checkpoints);
+        }
+        Empty {}
+    }
+
+    fn checkpoint(&mut self, checkpoints: &[LeaseCheckpoint]) {
+        for checkpoint in checkpoints {
             if self.leases.table().contains(checkpoint.id) {
                 self.leases.change(LeaseChange::Checkpoint {
                     id: checkpoint.id,
@@ -98,7 +134,12 @@ impl Applier {
                 self.store_lease(checkpoint.id);
             }
         }
-        LeaseCheckpointResponse { header: None }
+    }
+
+    /// In which the entry that is being applied was proposed.
+    fn term(&self) -> u64 {
+        self.applied
+            .map_or(0, |applied| applied.committed_leader_id().term)
     }
 
     fn store_lease(&mut self, id: i64) {

@@ -10,6 +10,7 @@
 
 mod admin;
 mod auth;
+mod growth;
 mod kv;
 mod lease;
 mod txn;
@@ -18,16 +19,20 @@ use std::sync::Arc;
 
 use openraft::EntryPayload;
 use prost::Message;
-use proto::etcdserverpb::{AlarmType, CompactionResponse, RequestOp, TxnRequest, request_op};
-use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
+use proto::etcdserverpb::{AlarmType, CompactionResponse};
+use proto::replicated::{Empty, Refusal, Reply, Request, reply, request::Op};
+
+pub use self::growth::growth_bytes;
 
 use self::lease::LeaseWriter;
 use crate::auth::Auth;
 use crate::backend::{BackendError, Batch};
+use crate::hash_check::HashPoint;
+use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
 use crate::schema;
-use crate::state::{self, Alarms, Members, State};
+use crate::state::{self, Alarms, Members, Removed, State};
 use crate::watch::Publisher;
 
 /// Why a request was not applied.
@@ -50,10 +55,10 @@ impl ApplyError {
 }
 
 /// What a chunk changed beside keys.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Committed {
-    /// Leases came or went.
-    pub(crate) leases_changed: bool,
+    /// Leases that came or went, in order.
+    pub(crate) leases: Vec<LeaseEvent>,
     pub(crate) auth_changed: bool,
 }
 
@@ -66,14 +71,15 @@ pub(crate) struct Applier {
     alarms: Alarms,
     members: Members,
     auth: Arc<Auth>,
+    removed: Removed,
     applied: Option<LogId>,
     membership: StoredMembership,
-    quota_bytes: u64,
+    hash_points: Vec<HashPoint>,
 }
 
 impl Applier {
-    /// Goes on from what `state` has published. `quota_bytes` 0: no quota. It must be the same on all members.
-    pub(crate) fn new(state: Arc<State>, quota_bytes: u64) -> Applier {
+    /// Goes on from what `state` has published.
+    pub(crate) fn new(state: Arc<State>) -> Applier {
         let published = state.published.read().clone();
         Applier {
             writer: Writer::new(Arc::clone(&state)),
@@ -83,9 +89,10 @@ impl Applier {
             alarms: published.alarms,
             members: published.members,
             auth: published.auth,
+            removed: published.removed,
             applied: published.applied,
             membership: published.membership,
-            quota_bytes,
+            hash_points: Vec::new(),
         }
     }
 
@@ -108,11 +115,7 @@ impl Applier {
         let result = match &entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.batch.put(
-                    schema::META_MEMBERSHIP,
-                    state::encode_membership(&self.membership),
-                );
+                self.set_membership(StoredMembership::new(Some(entry.log_id), membership.clone()));
                 None
             }
             EntryPayload::Normal(command) => Some(self.apply_command(command)?),
@@ -156,6 +159,9 @@ impl Applier {
             if auth_changed {
                 published.auth = Arc::clone(&self.auth);
             }
+            if published.removed != self.removed {
+                published.removed = self.removed.clone();
+            }
             compacted
         };
         for (revision, events) in self.writer.take_events() {
@@ -165,9 +171,14 @@ impl Applier {
             Sweeper::start(&self.state);
         }
         Ok(Committed {
-            leases_changed: lease_changes.iter().any(lease::changes_the_set),
+            leases: lease_changes.iter().filter_map(lease::event).collect(),
             auth_changed,
         })
+    }
+
+    /// Where the chunk asks for the store's hash. To be taken once it is committed.
+    pub(crate) fn take_hash_points(&mut self) -> Vec<HashPoint> {
+        std::mem::take(&mut self.hash_points)
     }
 
     fn apply_command(&mut self, command: &Command) -> Result<reply::Result, BackendError> {
@@ -210,41 +221,40 @@ impl Applier {
                 .map_err(|failure| ApplyError::from_read(failure, &self.state)),
             Op::LeaseGrant(request) => self.lease_grant(&request).map(reply::Result::LeaseGrant),
             Op::LeaseRevoke(request) => self.lease_revoke(&request).map(reply::Result::LeaseRevoke),
+            Op::LeaseExpire(request) => self.lease_expire(&request).map(reply::Result::LeaseExpire),
+            Op::LeaseCheckpoints(request) => {
+                Ok(reply::Result::LeaseCheckpoints(self.lease_checkpoints(&request)))
+            }
             Op::LeaseCheckpoint(request) => {
                 Ok(reply::Result::LeaseCheckpoint(self.lease_checkpoint(&request)))
             }
             Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request))),
             Op::PublishMember(request) => Ok(reply::Result::PublishMember(self.publish_member(request))),
             Op::Auth(change) => self.change_auth(change).map(reply::Result::Auth),
+            Op::HashCheck(Empty {}) => {
+                self.hash_check();
+                Ok(reply::Result::HashCheck(Empty {}))
+            }
         }
     }
 
-    /// Why the state of the whole store forbids a request, whoever asks.
+    /// Why an alarm forbids a request, whoever asks. Only what is replicated decides: a member's own quota and its own
+    /// disk are its API's to look at.
     fn forbids(&self, op: &Op) -> Option<Refusal> {
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
-        let administers = matches!(op, Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::PublishMember(_));
-        if !administers && raised(AlarmType::Corrupt) {
-            return Some(Refusal::Corrupt);
-        }
-        let grows = match op {
-            Op::Put(_) | Op::LeaseGrant(_) => true,
-            Op::Txn(request) => puts(request),
+        let changes_data = match op {
+            Op::Put(_)
+            | Op::DeleteRange(_)
+            | Op::Compact(_)
+            | Op::LeaseGrant(_)
+            | Op::LeaseRevoke(_)
+            | Op::LeaseExpire(_) => true,
+            Op::Txn(request) => !growth::only_reads(request),
             _ => false,
         };
-        let over_quota = self.quota_bytes > 0 && self.writer.live_bytes() > self.quota_bytes;
-        (grows && (over_quota || raised(AlarmType::Nospace))).then_some(Refusal::NoSpace)
+        if changes_data && raised(AlarmType::Corrupt) {
+            return Some(Refusal::Corrupt);
+        }
+        (growth_bytes(op) > 0 && raised(AlarmType::Nospace)).then_some(Refusal::NoSpace)
     }
-}
-
-/// Whether a Txn puts anything on any path.
-fn puts(request: &TxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .any(|RequestOp { request }| match request {
-            Some(request_op::Request::RequestPut(_)) => true,
-            Some(request_op::Request::RequestTxn(nested)) => puts(nested),
-            _ => false,
-        })
 }

@@ -1,20 +1,15 @@
 //! Txn: compares, then one of two lists of operations, all at one revision.
 //!
-//! Three passes. First every compare on the way, nested ones too, against the state before the request: that fixes
-//! the path. Then the path is checked for what would be refused. Only then does it run.
+//! Three passes. First [`crate::txn`] chooses the path by the compares, against the state before the request. Then the
+//! path is checked for what would be refused. Only then does it run.
 
-use std::ops::ControlFlow;
-
-use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use proto::etcdserverpb::{
-    Compare, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, request_op, response_op,
-};
-use proto::mvccpb::KeyValue;
+use proto::etcdserverpb::{RangeResponse, ResponseOp, TxnRequest, TxnResponse, request_op, response_op};
 use proto::replicated::Refusal;
 
 use super::lease::LeaseWriter;
 use super::{Applier, ApplyError, kv};
-use crate::mvcc::{KeyRange, ReadFailure, View, Visible, WriteTxn};
+use crate::mvcc::{ReadFailure, WriteTxn};
+use crate::txn::{Path, Step, check_ranges, choose};
 
 impl Applier {
     pub(super) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, ApplyError> {
@@ -42,56 +37,6 @@ impl Applier {
             Step::Nested(nested) => self.check_puts(nested),
         })
     }
-}
-
-/// The operations that a Txn's compares chose.
-struct Path<'a> {
-    succeeded: bool,
-    steps: Vec<Step<'a>>,
-}
-
-enum Step<'a> {
-    Op(&'a request_op::Request),
-    Nested(Path<'a>),
-}
-
-fn choose<'a>(view: View<'_>, request: &'a TxnRequest) -> Result<Path<'a>, ReadFailure> {
-    let mut succeeded = true;
-    for compare in &request.compare {
-        if !holds(view, compare)? {
-            succeeded = false;
-            break;
-        }
-    }
-    let chosen = if succeeded {
-        &request.success
-    } else {
-        &request.failure
-    };
-    let mut steps = Vec::with_capacity(chosen.len());
-    for RequestOp { request } in chosen {
-        match request {
-            Some(request_op::Request::RequestTxn(nested)) => steps.push(Step::Nested(choose(view, nested)?)),
-            Some(op) => steps.push(Step::Op(op)),
-            // An operation of a kind that this version does not know has no response; etcd's has none either.
-            None => {}
-        }
-    }
-    Ok(Path { succeeded, steps })
-}
-
-/// The revisions that the path reads at can be read.
-fn check_ranges(view: View<'_>, path: &Path<'_>) -> Result<(), ReadFailure> {
-    for step in &path.steps {
-        match step {
-            Step::Op(request_op::Request::RequestRange(range)) => {
-                view.readable(range.revision)?;
-            }
-            Step::Op(_) => {}
-            Step::Nested(nested) => check_ranges(view, nested)?,
-        }
-    }
-    Ok(())
 }
 
 fn execute(
@@ -130,77 +75,4 @@ fn execute(
         succeeded: path.succeeded,
         responses,
     })
-}
-
-/// Whether every key of the compare's range passes. A range without keys is compared as one key of zeros, which has
-/// no value to compare.
-fn holds(view: View<'_>, compare: &Compare) -> Result<bool, ReadFailure> {
-    let mut empty = true;
-    let mut outcome = Ok(true);
-    view.index.visit(
-        KeyRange::new(&compare.key, &compare.range_end),
-        view.revision,
-        |_, visible| {
-            empty = false;
-            outcome = subject(view, compare, visible).map(|kv| passes(compare, &kv));
-            match outcome {
-                Ok(true) => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            }
-        },
-    );
-    if empty {
-        let value = compare.target == i32::from(CompareTarget::Value);
-        return Ok(!value && passes(compare, &KeyValue::default()));
-    }
-    outcome
-}
-
-/// As much of a key-value as the compare looks at: the index knows most of it.
-fn subject(view: View<'_>, compare: &Compare, visible: Visible) -> Result<KeyValue, ReadFailure> {
-    match CompareTarget::try_from(compare.target) {
-        Ok(CompareTarget::Value) => view.fetch(visible.modified, true),
-        Ok(CompareTarget::Lease) => view.fetch(visible.modified, false),
-        _ => Ok(KeyValue {
-            version: visible.version,
-            create_revision: visible.created,
-            mod_revision: visible.modified.main,
-            ..KeyValue::default()
-        }),
-    }
-}
-
-/// A compare whose operand is missing, or of another kind than its target, compares with zero, as in etcd.
-fn passes(compare: &Compare, kv: &KeyValue) -> bool {
-    let operand = compare.target_union.as_ref();
-    let ordering = match CompareTarget::try_from(compare.target) {
-        Ok(CompareTarget::Version) => kv.version.cmp(&match operand {
-            Some(TargetUnion::Version(version)) => *version,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Create) => kv.create_revision.cmp(&match operand {
-            Some(TargetUnion::CreateRevision(revision)) => *revision,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Mod) => kv.mod_revision.cmp(&match operand {
-            Some(TargetUnion::ModRevision(revision)) => *revision,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Lease) => kv.lease.cmp(&match operand {
-            Some(TargetUnion::Lease(lease)) => *lease,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Value) => kv.value.as_ref().cmp(match operand {
-            Some(TargetUnion::Value(value)) => value.as_ref(),
-            _ => &[],
-        }),
-        Err(_) => std::cmp::Ordering::Equal,
-    };
-    match CompareResult::try_from(compare.result) {
-        Ok(CompareResult::Equal) => ordering.is_eq(),
-        Ok(CompareResult::NotEqual) => ordering.is_ne(),
-        Ok(CompareResult::Greater) => ordering.is_gt(),
-        Ok(CompareResult::Less) => ordering.is_lt(),
-        Err(_) => true,
-    }
 }

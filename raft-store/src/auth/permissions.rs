@@ -91,7 +91,11 @@ impl Permissions {
             // As etcd: any user, whatever its keys.
             Op::Compact(_) | Op::LeaseGrant(_) => true,
             Op::Alarm(_) | Op::Auth(_) => self.root,
-            Op::LeaseCheckpoint(_) | Op::PublishMember(_) => false,
+            Op::LeaseCheckpoint(_)
+            | Op::LeaseExpire(_)
+            | Op::LeaseCheckpoints(_)
+            | Op::HashCheck(_)
+            | Op::PublishMember(_) => false,
         }
     }
 

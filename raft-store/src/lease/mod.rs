@@ -3,9 +3,15 @@
 //! It owns no deadline: time is the leader's, which proposes a revoke when one is over. Attachments are not stored;
 //! they are read off the live keys at start.
 
+mod feed;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use bytes::Bytes;
+
+pub(crate) use feed::LeaseFeedSender;
+pub use feed::{LeaseEvent, LeaseFeed, LeaseNews};
 
 use crate::store::LeaseInfo;
 
@@ -132,6 +138,24 @@ impl Leases {
     /// Ascending; none where there is no such lease.
     pub(crate) fn keys_on(&self, id: i64) -> impl Iterator<Item = &Bytes> {
         self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    }
+
+    pub(crate) fn key_count(&self, id: i64) -> usize {
+        self.leases.get(&id).map_or(0, |lease| lease.keys.len())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Up to `max` with ids above `after`, ascending by id.
+    pub(crate) fn after(&self, after: Option<i64>, max: usize) -> Vec<LeaseInfo> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.leases
+            .range((start, Bound::Unbounded))
+            .take(max)
+            .map(|(id, lease)| info(*id, lease))
+            .collect()
     }
 
     /// Ascending by id.

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::record;
+use super::{Index, record};
 use crate::backend::{BackendError, Batch};
 use crate::state::State;
 
@@ -24,6 +25,8 @@ pub(crate) struct Sweeper {
     pins: Mutex<BTreeMap<i64, usize>>,
     thread: Mutex<SweepThread>,
     stop: AtomicBool,
+    /// Changes whenever a sweep ends.
+    ended: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +101,16 @@ impl Sweeper {
         }
     }
 
+    /// Changes whenever a sweep ends: then look at [`Sweeper::is_done`].
+    pub(crate) fn ended(&self) -> watch::Receiver<()> {
+        self.ended.subscribe()
+    }
+
+    /// Whether nothing compacted is left, or nobody will remove it any more.
+    pub(crate) fn is_done(&self, index: &Index) -> bool {
+        self.stop.load(Ordering::Relaxed) || (!self.thread.lock().running && !index.has_compacted())
+    }
+
     /// Waits until the running sweep ends.
     #[cfg(test)]
     pub(crate) fn finish(&self) {
@@ -116,6 +129,7 @@ impl Sweeper {
         {
             tracing::error!("removing compacted history panicked");
         }
+        self.ended.send_replace(());
     }
 }
 
@@ -130,12 +144,15 @@ fn sweep(state: &State) {
                     continue;
                 }
                 thread.running = false;
+                drop(thread);
+                state.sweeper.ended.send_replace(());
                 return;
             }
             Err(error) => {
                 // The backend has failed: apply meets the same failure and stops the member.
                 tracing::error!(error = %std::io::Error::from(error), "compacted history was not removed");
                 state.sweeper.thread.lock().running = false;
+                state.sweeper.ended.send_replace(());
                 return;
             }
         }

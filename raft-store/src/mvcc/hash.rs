@@ -5,12 +5,17 @@
 
 use proto::mvccpb::KeyValue;
 
-use super::{Index, Pin, Revision, record};
+use super::{Index, Revision, record};
 use crate::backend::{Backend, BackendError};
 
-/// CRC-32C over the compacted revision and every record up to `revision`. The caller holds the history with `pin`.
-pub(crate) fn hash(backend: &Backend, index: &Index, pin: &Pin, revision: i64) -> Result<u32, BackendError> {
-    let compacted = pin.revision();
+/// CRC-32C over the compacted revision and every record up to `revision`. The caller holds the history with a pin
+/// that is not past `compacted`.
+pub(crate) fn hash(
+    backend: &Backend,
+    index: &Index,
+    compacted: i64,
+    revision: i64,
+) -> Result<u32, BackendError> {
     let mut crc = crc32c::crc32c(&compacted.to_be_bytes());
     for entry in record::scan(backend, 0, revision) {
         let (at, record) = entry?;

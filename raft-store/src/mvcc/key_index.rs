@@ -47,6 +47,8 @@ pub(crate) struct Visible {
     pub(crate) created: i64,
     /// How many puts of the generation there were, this one included.
     pub(crate) version: i64,
+    /// As in [`Version`].
+    pub(crate) bytes: u32,
 }
 
 /// The generations of one key, oldest first. Never empty while it is in the index.
@@ -132,6 +134,7 @@ impl KeyIndex {
             modified: visible.revision,
             created: generation.created,
             version: generation.compacted + i64::try_from(seen).ok()?,
+            bytes: visible.bytes,
         })
     }
 
@@ -245,7 +248,8 @@ mod tests {
             Some(Visible {
                 modified: Revision { main: 9, sub: 0 },
                 created: 5,
-                version: 4
+                version: 4,
+                bytes: 1
             })
         );
         assert_eq!(
@@ -253,7 +257,8 @@ mod tests {
             Some(Visible {
                 modified: Revision { main: 12, sub: 0 },
                 created: 5,
-                version: 5
+                version: 5,
+                bytes: 1
             })
         );
     }

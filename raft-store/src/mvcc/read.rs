@@ -13,6 +13,10 @@ use super::{Index, KeyRange, Revision, Visible, record};
 use crate::backend::{Backend, BackendError};
 use crate::store::RangeResult;
 
+/// What is read without further ado, in keys and in bytes.
+const QUICK_KEYS: usize = 256;
+const QUICK_BYTES: u64 = 256 << 10;
+
 /// Values written by apply and not yet in the backend.
 pub(crate) type Overlay = BTreeMap<Revision, KeyValue>;
 
@@ -79,6 +83,25 @@ impl View<'_> {
             count,
             revision: self.revision,
         })
+    }
+
+    /// Whether answering takes so long that others of the same thread should not wait for it.
+    pub(crate) fn is_large(&self, request: &RangeRequest) -> bool {
+        let (mut keys, mut bytes) = (0, 0_u64);
+        let at = self.readable(request.revision).unwrap_or(0);
+        let mut large = false;
+        let range = KeyRange::new(&request.key, &request.range_end);
+        self.index.visit(range, at, |_, visible| {
+            keys += 1;
+            bytes += u64::from(visible.bytes);
+            large = keys > QUICK_KEYS || bytes > QUICK_BYTES;
+            if large {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        large
     }
 
     /// The revision at which a request that names `revision` reads.

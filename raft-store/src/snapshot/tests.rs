@@ -24,6 +24,7 @@ fn meta() -> SnapshotMeta {
     let node = Node {
         name: "ovh".to_owned(),
         peer_urls: vec!["http://ovh:2380".to_owned()],
+        to_be_voter: false,
     };
     let membership = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, node)])).unwrap();
     SnapshotMeta {

@@ -22,8 +22,8 @@ use std::path::PathBuf;
 pub use error::OpenLogError;
 pub(crate) use index::{Found, entry_bytes};
 pub(crate) use read::read_entries;
-pub(crate) use recovery::recover;
-pub(crate) use segment::{list, sync_dir};
+pub(crate) use recovery::{identity, recover};
+pub(crate) use segment::sync_dir;
 pub(crate) use writer::{Request, Shared, Writer};
 
 /// Whose log this is. Written into every segment; opening another's is refused by name.

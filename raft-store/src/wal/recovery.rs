@@ -12,7 +12,7 @@
 //! written again, and synced.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,6 +110,21 @@ pub(crate) fn recover(options: &WalOptions, identity: Identity) -> Result<Recove
     })
 }
 
+/// Whose log a directory holds, as its last segment says; `None` where there is none.
+pub(crate) fn identity(dir: &Path) -> Result<Option<Identity>, OpenLogError> {
+    let listing = match segment::list(dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // A bootstrap over existing data must never follow from a wrong permission.
+        Err(error) => return Err(io_error("list", dir)(error)),
+    };
+    let Some((_, path)) = listing.segments.last() else {
+        return Ok(None);
+    };
+    let (_, header) = open_header(path)?;
+    Ok(Some(header.identity))
+}
+
 fn create(options: &WalOptions, identity: Identity) -> Result<Recovered, OpenLogError> {
     let header = SegmentHeader {
         identity,
@@ -135,13 +150,17 @@ fn create(options: &WalOptions, identity: Identity) -> Result<Recovered, OpenLog
     })
 }
 
-/// Opens a segment and checks whose it is.
-fn open_segment(path: &Path, named: Sequence, identity: Identity) -> Result<Segment, OpenLogError> {
-    let corrupt = |reason: String| OpenLogError::Corrupt {
+fn corrupt_header(path: &Path, reason: String) -> OpenLogError {
+    OpenLogError::Corrupt {
         file: path.to_owned(),
         offset: 0,
         reason,
-    };
+    }
+}
+
+/// Opens a segment's file and reads its header.
+fn open_header(path: &Path) -> Result<(File, SegmentHeader), OpenLogError> {
+    let corrupt = |reason| corrupt_header(path, reason);
     let (file, bytes) = segment::open_file(path).map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => corrupt("the file is shorter than a segment's header".to_owned()),
         _ => io_error("open", path)(error),
@@ -154,6 +173,12 @@ fn open_segment(path: &Path, named: Sequence, identity: Identity) -> Result<Segm
             supported: FORMAT_VERSION,
         },
     })?;
+    Ok((file, header))
+}
+
+/// Opens a segment and checks whose it is.
+fn open_segment(path: &Path, named: Sequence, identity: Identity) -> Result<Segment, OpenLogError> {
+    let (file, header) = open_header(path)?;
     let Identity {
         cluster_id,
         member_id,
@@ -175,10 +200,10 @@ fn open_segment(path: &Path, named: Sequence, identity: Identity) -> Result<Segm
         });
     }
     if header.first != named {
-        return Err(corrupt(format!(
-            "named for sequence {named}, but it starts at {}",
-            header.first
-        )));
+        return Err(corrupt_header(
+            path,
+            format!("named for sequence {named}, but it starts at {}", header.first),
+        ));
     }
     Segment::of(file, path.to_owned(), &header).map_err(io_error("open", path))
 }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
+use crate::stopwatch::{DiskWork, Timed};
 use crate::wal::Identity;
 use crate::wal::error::WriteError;
 use crate::wal::format::{SEGMENT_HEADER_BYTES, SegmentHeader, Sequence, segment_name};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) failed: watch::Sender<Option<String>>,
     pub(crate) size_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    pub(crate) timed: Timed,
 }
 
 /// Something to be written, in the order of the queue.
@@ -151,6 +153,7 @@ impl Writer {
             failed: watch::Sender::new(None),
             size_bytes: AtomicU64::new(size),
             syncs: AtomicU64::new(0),
+            timed: Timed::default(),
         });
         let writer = Writer {
             dir,
@@ -379,8 +382,9 @@ impl Writer {
             return Ok(());
         }
         let segment = &self.active.segment;
-        segment
-            .sync()
+        self.shared
+            .timed
+            .run(DiskWork::LogSync, || segment.sync())
             .map_err(|error| WriteError::new("sync", segment.path(), &error))?;
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         self.is_synced = true;

@@ -89,7 +89,9 @@ impl WatchHub {
     #[must_use]
     pub fn watch(&self, options: WatchOptions) -> Watcher {
         // Before the lock: the store may publish while it holds a lock of its own.
-        let readable = self.hub.history().map_or(0, |history| history.current_revision());
+        let history = self.hub.history();
+        let readable = history.as_ref().map_or(0, |history| history.current_revision());
+        let compacted = history.map_or(0, |history| history.compacted_revision());
         if options.prev_kv {
             self.hub.prev_kv_watchers.fetch_add(1, Ordering::Relaxed);
         }
@@ -98,7 +100,9 @@ impl WatchHub {
         let current = state.published.max(readable);
         let start = match options.start_revision {
             0 => current + 1,
-            revision => revision.max(1),
+            // As in etcd, to which a store that was never compacted is compacted at -1.
+            -1 if compacted == 0 => current + 1,
+            revision => revision,
         };
         let id = state.next_id;
         state.next_id += 1;

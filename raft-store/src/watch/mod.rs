@@ -28,7 +28,7 @@ pub struct WatchOptions {
     pub key: Bytes,
     /// As in a range request.
     pub range_end: Bytes,
-    /// 0: from the revision after the current one.
+    /// 0: from the revision after the current one. Negative: compacted; but -1 is as 0 while nothing ever was.
     pub start_revision: i64,
     pub prev_kv: bool,
     pub no_put: bool,
@@ -44,7 +44,7 @@ pub enum WatchOutput {
         revision: i64,
         events: Vec<Event>,
     },
-    /// The start revision is below the compacted one: the watcher is over.
+    /// The start revision is below the compacted one (0: nothing was ever compacted): the watcher is over.
     Compacted { compact_revision: i64 },
 }
 

@@ -85,6 +85,11 @@ impl Watcher {
         let Some(history) = self.hub.history() else {
             return Read::Over(None);
         };
+        if from < 0 {
+            // Nothing was ever there.
+            let compact_revision = history.compacted_revision();
+            return Read::Over(Some(WatchOutput::Compacted { compact_revision }));
+        }
         let (key, range_end) = self.inbox.keys().as_request();
         let query = HistoryQuery {
             key,

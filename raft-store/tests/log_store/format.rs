@@ -32,6 +32,7 @@ async fn golden_segment() {
     let node = Node {
         name: "ovh".to_owned(),
         peer_urls: vec!["http://[::1]:2380".to_owned()],
+        to_be_voter: false,
     };
     let membership = Membership::new(vec![[0x3e].into()], BTreeMap::from([(0x3e, node)])).unwrap();
     let membership = Entry {

@@ -21,13 +21,13 @@ async fn a_fresh_log_is_empty() {
 }
 
 #[tokio::test]
-async fn a_log_exists_once_it_was_opened() {
+async fn a_log_says_whose_it_is_once_it_was_opened() {
     let fixture = Fixture::new(4096, 1 << 20);
-    assert!(!LogStore::exists(&fixture.dir()));
+    assert_eq!(LogStore::identity(&fixture.dir()).unwrap(), None);
     std::fs::create_dir(fixture.dir()).unwrap();
-    assert!(!LogStore::exists(&fixture.dir()));
+    assert_eq!(LogStore::identity(&fixture.dir()).unwrap(), None);
     drop(fixture.open());
-    assert!(LogStore::exists(&fixture.dir()));
+    assert_eq!(LogStore::identity(&fixture.dir()).unwrap(), Some(IDENTITY));
 }
 
 #[tokio::test]

@@ -48,7 +48,6 @@ fn real_machine(dir: &Path) -> StateMachine {
     let options = StoreOptions {
         dir: dir.join("store"),
         cache_bytes: 1 << 20,
-        quota_bytes: 0,
         watch_buffer_events: 16,
     };
     StateMachine::open(options).unwrap().0

@@ -1,7 +1,7 @@
 //! One member: its process, its addresses, its folder and its log.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::address::free_ports;
 use crate::wait;
 
 const LOG_TAIL_LINES: usize = 30;
@@ -24,23 +25,34 @@ pub struct Member {
     /// Where the other members reach it.
     pub peer_url: String,
     pub data_dir: PathBuf,
+    /// Where it was when it was admitted.
+    first_peer_url: String,
     log: PathBuf,
     process: Option<Child>,
 }
 
 impl Member {
     pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
-        // All are held until all are known, so that they differ.
-        let (client, peer, tls) = (free_port(address), free_port(address), free_port(address));
+        let [client, peer, tls] = free_ports(address);
         Member {
             name: name.to_owned(),
-            client_url: format!("http://{address}:{}", client.1),
-            tls_url: format!("https://{address}:{}", tls.1),
-            peer_url: format!("http://{address}:{}", peer.1),
+            client_url: format!("http://{address}:{client}"),
+            tls_url: format!("https://{address}:{tls}"),
+            peer_url: format!("http://{address}:{peer}"),
+            first_peer_url: format!("http://{address}:{peer}"),
             data_dir,
             log,
             process: None,
         }
+    }
+
+    pub(super) fn first_peer_url(&self) -> &str {
+        &self.first_peer_url
+    }
+
+    pub(super) fn move_peer(&mut self, address: Ipv4Addr) {
+        let [peer] = free_ports(address);
+        self.peer_url = format!("http://{address}:{peer}");
     }
 
     pub(super) fn spawn(&mut self, mut command: Command) {
@@ -62,6 +74,19 @@ impl Member {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// The memory that the process has resident, in MiB.
+    #[must_use]
+    pub fn resident_mib(&self) -> u64 {
+        const PAGES_IN_A_MIB: u64 = (1 << 20) / 4096;
+        let pid = self.process.as_ref().expect("a running member").id();
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("a process");
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok());
+        pages.expect("the resident pages") / PAGES_IN_A_MIB
     }
 
     /// The exit status, once the process has ended by itself.
@@ -119,10 +144,4 @@ impl Drop for Member {
             let _ = process.wait();
         }
     }
-}
-
-fn free_port(address: Ipv4Addr) -> (TcpListener, u16) {
-    let listener = TcpListener::bind((address, 0)).expect("bind a loopback port");
-    let port = listener.local_addr().expect("bound address").port();
-    (listener, port)
 }

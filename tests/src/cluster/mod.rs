@@ -3,13 +3,15 @@
 //! Owns the processes, their folders and logs: all are gone when the [`Cluster`] is dropped, and a failing test
 //! shows the ends of the logs. It never looks into a data directory.
 
+pub mod address;
+mod growth;
 mod member;
 mod subject;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -87,7 +89,7 @@ impl Builder {
             .prefix("cluster-")
             .tempdir()
             .expect("temporary folder");
-        let address = own_loopback_address();
+        let address = address::own_loopback();
         let members = (0..self.members)
             .map(|i| {
                 let name = format!("m{i}");
@@ -100,6 +102,8 @@ impl Builder {
         Cluster {
             builder: self,
             members,
+            address,
+            joined: BTreeSet::new(),
             folder,
         }
     }
@@ -110,6 +114,9 @@ impl Builder {
 pub struct Cluster {
     builder: Builder,
     members: Vec<Member>,
+    address: Ipv4Addr,
+    /// Those that came after the first ones.
+    joined: BTreeSet<usize>,
     folder: TempDir,
 }
 
@@ -282,10 +289,13 @@ impl Cluster {
         let member = &self.members[i];
         let socket = self.builder.incus_sockets.get(i).map(PathBuf::as_path);
         let mut command = self.builder.subject.command(socket);
+        let joins = self.joined.contains(&i);
         let initial: Vec<String> = self
             .members
             .iter()
-            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .enumerate()
+            .filter(|(other, _)| joins || !self.joined.contains(other))
+            .map(|(_, member)| format!("{}={}", member.name, member.first_peer_url()))
             .collect();
         command.args(["--name", &member.name]);
         command.arg("--data-dir").arg(&member.data_dir);
@@ -300,11 +310,11 @@ impl Cluster {
         command.args(["--listen-client-urls", &listen]);
         command.args(["--advertise-client-urls", &member.client_url]);
         command.args(["--listen-peer-urls", &member.peer_url]);
-        command.args(["--initial-advertise-peer-urls", &member.peer_url]);
+        command.args(["--initial-advertise-peer-urls", member.first_peer_url()]);
         command.args(["--initial-cluster", &initial.join(",")]);
         command.args([
             "--initial-cluster-state",
-            "new",
+            if joins { "existing" } else { "new" },
             "--initial-cluster-token",
             &self.builder.token,
         ]);
@@ -327,14 +337,4 @@ impl Drop for Cluster {
             }
         }
     }
-}
-
-/// A loopback address that no other cluster of this test run has. Clients connect from 127.0.0.1, so that no
-/// outgoing connection can take a member's port while the member is down.
-fn own_loopback_address() -> Ipv4Addr {
-    static CLUSTERS: AtomicU16 = AtomicU16::new(0);
-    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let [_, cluster] = cluster.to_be_bytes();
-    Ipv4Addr::new(127, 1 + cluster % 254, high, low.clamp(1, 254))
 }

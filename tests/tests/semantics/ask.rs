@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, DowngradeRequest, HashKvRequest, LeaseGrantRequest,
     LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MoveLeaderRequest,
     PutRequest, RangeRequest, TxnRequest,
 };
@@ -30,6 +30,7 @@ pub(crate) enum Ask {
     Leases,
     HashKv(HashKvRequest),
     Alarm(AlarmRequest),
+    Downgrade(DowngradeRequest),
     MoveLeader(MoveLeaderRequest),
 }
 
@@ -105,11 +106,22 @@ impl Ask {
             ),
             Ask::Alarm(request) => {
                 let answer = client.maintenance.alarm(request).await?.into_inner();
+                let mut alarms: Vec<String> = answer
+                    .alarms
+                    .iter()
+                    .map(|alarm| format!(" {} of {}", alarm.alarm().as_str_name(), alarm.member_id))
+                    .collect();
+                alarms.sort();
                 format!(
-                    "{} alarms={}",
+                    "{} alarms={}{}",
                     show::header(answer.header.as_ref()),
-                    answer.alarms.len()
+                    answer.alarms.len(),
+                    alarms.concat()
                 )
+            }
+            Ask::Downgrade(request) => {
+                let answer = client.maintenance.downgrade(request).await?.into_inner();
+                format!("version={}", answer.version)
             }
             Ask::MoveLeader(request) => {
                 client.maintenance.move_leader(request).await?;

@@ -5,6 +5,7 @@
 
 mod ask;
 mod auth;
+mod cluster;
 mod kv;
 mod lease;
 mod maintenance;

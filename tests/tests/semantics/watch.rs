@@ -135,6 +135,13 @@ fn creating() -> Vec<Step> {
         ("a delete of two keys, two watchers", Delete("b", "d"), 2),
         ("a future start", Create(from(20, watch("z", ""))), 1),
         ("nothing before it", Put("z", "1"), 0),
+        ("a start at -1: from now on", Create(from(-1, watch("n", ""))), 1),
+        ("which it sees", Put("n", "1"), 1),
+        (
+            "a start below that: created, then canceled",
+            Create(from(-2, watch("n", ""))),
+            2,
+        ),
     ]
 }
 
@@ -204,6 +211,7 @@ fn history() -> Vec<Step> {
             Create(from(5, before(watch("a", "c")))),
             2,
         ),
+        ("a start at -1 too", Create(from(-1, watch("a", ""))), 2),
         ("compacted up to 8", Compact(8), 0),
         ("a start at it", Create(from(8, before(watch("a", "c")))), 2),
         ("the next event has its value before", Put("a", "5"), 4),

@@ -76,6 +76,9 @@ impl Splitter {
                     if self.depth == 0 {
                         let length = self.seen + offset + 1;
                         self.seen = 0;
+                        if length > self.max_bytes {
+                            return Err(SplitError::TooLong);
+                        }
                         return Ok(Some(self.buffer.split_to(length).freeze()));
                     }
                 }

@@ -4,7 +4,7 @@
 //! as with etcd.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,9 +138,9 @@ impl Keys {
         }
     }
 
-    fn unfit(&self, path: &PathBuf) -> JwtOptionsError {
+    fn unfit(&self, path: &Path) -> JwtOptionsError {
         JwtOptionsError::Key {
-            path: path.clone(),
+            path: path.to_owned(),
             method: self.method.clone(),
         }
     }

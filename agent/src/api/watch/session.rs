@@ -146,7 +146,7 @@ impl Session {
     /// Takes up a watch, or says why not. `revision` is the store's.
     pub(super) fn create(
         &mut self,
-        request: WatchCreateRequest,
+        request: &WatchCreateRequest,
         opened_by: Option<Arc<Identity>>,
         revision: i64,
     ) -> Result<Opened, Box<WatchResponse>> {
@@ -158,13 +158,10 @@ impl Session {
                 ..answer(NO_WATCH, revision)
             })
         };
-        let (key, range_end) = Session::asked_keys(&request);
+        let (key, range_end) = Session::asked_keys(request);
         let to_the_last_key = range_end.as_ref() == b"\0";
         if !range_end.is_empty() && !to_the_last_key && key >= range_end {
             return Err(refused("mvcc: watcher range is empty"));
-        }
-        if request.start_revision < 0 {
-            return Err(refused(ApiError::Compacted.text()));
         }
         if self.watches.len() >= self.limits.watches {
             return Err(refused("etcdserver: too many watches on one stream"));
@@ -269,7 +266,12 @@ impl Session {
                 self.watches.remove(&ticket.id);
                 vec![WatchResponse {
                     canceled: true,
-                    compact_revision,
+                    // To etcd a store that was never compacted is compacted at -1.
+                    compact_revision: if compact_revision == 0 {
+                        -1
+                    } else {
+                        compact_revision
+                    },
                     cancel_reason: ApiError::Compacted.text().to_owned(),
                     // etcd gives no revision here.
                     ..answer(ticket.id, 0)
@@ -406,7 +408,7 @@ mod tests {
                 ..on("k", "")
             };
             session
-                .create(request, None, 9)
+                .create(&request, None, 9)
                 .map(|opened| opened.ticket.id)
                 .map_err(|refused| refused.cancel_reason)
         };
@@ -422,10 +424,10 @@ mod tests {
         assert_eq!(open(0), Err("etcdserver: too many watches on one stream".into()));
         // Chosen ids are not used again, asked-for ones may be.
         assert!(session.cancel(0, 9).is_some());
-        assert_eq!(session.create(on("k", ""), None, 9).unwrap().ticket.id, 4);
+        assert_eq!(session.create(&on("k", ""), None, 9).unwrap().ticket.id, 4);
         assert!(session.cancel(7, 9).is_some());
         let again = session.create(
-            WatchCreateRequest {
+            &WatchCreateRequest {
                 watch_id: 7,
                 ..on("k", "")
             },
@@ -447,16 +449,9 @@ mod tests {
             (on("", "b"), Ok(("\0", "b"))),
             (on("b", "b"), Err(empty)),
             (on("b", "a"), Err(empty)),
-            (
-                WatchCreateRequest {
-                    start_revision: -1,
-                    ..on("a", "")
-                },
-                Err("etcdserver: mvcc: required revision has been compacted"),
-            ),
         ];
         for (request, expected) in cases {
-            match (session().create(request.clone(), None, 9), expected) {
+            match (session().create(&request, None, 9), expected) {
                 (Ok(opened), Ok((key, range_end))) => {
                     assert_eq!(
                         (&opened.options.key[..], &opened.options.range_end[..]),
@@ -484,7 +479,7 @@ mod tests {
             filters: vec![FilterType::Nodelete.into()],
             ..on("a", "")
         };
-        let options = session().create(request, None, 9).unwrap().options;
+        let options = session().create(&request, None, 9).unwrap().options;
         assert_eq!((options.start_revision, options.prev_kv), (4, true));
         assert_eq!((options.no_put, options.no_delete), (false, true));
     }
@@ -496,14 +491,14 @@ mod tests {
             watch_id: 3,
             ..on("k", "")
         };
-        let first = session.create(request.clone(), None, 9).unwrap().ticket;
+        let first = session.create(&request, None, 9).unwrap().ticket;
         let cancelled = session.cancel(3, 10).unwrap();
         assert_eq!(
             (cancelled.watch_id, cancelled.canceled, revision(&cancelled)),
             (3, true, 10)
         );
         assert!(session.cancel(3, 10).is_none());
-        let second = session.create(request, None, 11).unwrap().ticket;
+        let second = session.create(&request, None, 11).unwrap().ticket;
         assert!(session.deliver(first, events(&[10])).is_empty());
         assert!(session.notice(first, Some(10)).is_none());
         assert_eq!(session.deliver(second, events(&[12])).len(), 1);
@@ -519,7 +514,7 @@ mod tests {
     #[test]
     fn a_compacted_watch_is_over() {
         let mut session = session();
-        let ticket = session.create(on("k", ""), None, 9).unwrap().ticket;
+        let ticket = session.create(&on("k", ""), None, 9).unwrap().ticket;
         let responses = session.deliver(ticket, WatchOutput::Compacted { compact_revision: 6 });
         let [response] = responses.as_slice() else {
             panic!("{responses:?}")
@@ -539,11 +534,11 @@ mod tests {
             progress_notify: true,
             ..on("k", "")
         };
-        let ticket = session.create(asked.clone(), None, 9).unwrap().ticket;
-        let silent = session.create(on("k", ""), None, 9).unwrap().ticket;
+        let ticket = session.create(&asked, None, 9).unwrap().ticket;
+        let silent = session.create(&on("k", ""), None, 9).unwrap().ticket;
         let ahead = session
             .create(
-                WatchCreateRequest {
+                &WatchCreateRequest {
                     start_revision: 50,
                     ..asked
                 },
@@ -568,10 +563,10 @@ mod tests {
     fn progress_of_all() {
         let mut session = session();
         assert_eq!(session.sweep([], 9), Sweep::Never);
-        let one = session.create(on("a", ""), None, 9).unwrap().ticket;
+        let one = session.create(&on("a", ""), None, 9).unwrap().ticket;
         let two = session
             .create(
-                WatchCreateRequest {
+                &WatchCreateRequest {
                     start_revision: 12,
                     ..on("b", "")
                 },
@@ -602,10 +597,10 @@ mod tests {
             watches: 5,
             message_bytes: 20,
         });
-        let plain = session.create(on("k", ""), None, 9).unwrap().ticket;
+        let plain = session.create(&on("k", ""), None, 9).unwrap().ticket;
         let fragment = session
             .create(
-                WatchCreateRequest {
+                &WatchCreateRequest {
                     fragment: true,
                     ..on("k", "")
                 },

@@ -23,8 +23,8 @@ use crate::api::interceptor::Caller;
 use crate::api::status::{self, ApiError};
 use crate::telemetry::StreamGauge;
 
-/// Answers that wait for a slow client.
-const QUEUE: usize = 64;
+/// Answers that wait for a slow client. Few: each may be as large as a batch of history.
+const QUEUE: usize = 8;
 
 /// How long a request for progress waits before it looks again whether all watches have caught up.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);
@@ -197,7 +197,7 @@ impl WatchStream {
             Ok(opened_by) => opened_by,
             Err(error) => return self.send(Session::denied(error, revision)).await,
         };
-        let opened = match self.session.create(request, opened_by, revision) {
+        let opened = match self.session.create(&request, opened_by, revision) {
             Ok(opened) => opened,
             Err(refused) => return self.send(*refused).await,
         };

@@ -133,20 +133,29 @@ fn event(event: &Event) -> Value {
         .value()
 }
 
-pub(crate) fn member_list(response: &pb::MemberListResponse) -> Value {
-    let member = |member: &pb::Member| {
-        Object::default()
-            .with("ID", member.id)
-            .with("name", member.name.as_str())
-            .with("peerURLs", member.peer_ur_ls.clone())
-            .with("clientURLs", member.client_ur_ls.clone())
-            .with("isLearner", member.is_learner)
-            .value()
-    };
+pub(crate) fn members(response_header: Option<&pb::ResponseHeader>, members: &[pb::Member]) -> Value {
+    json!({
+        "header": header(response_header),
+        "members": members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn member_add(response: &pb::MemberAddResponse) -> Value {
     json!({
         "header": header(response.header.as_ref()),
+        "member": response.member.as_ref().map(member),
         "members": response.members.iter().map(member).collect::<Vec<_>>(),
     })
+}
+
+fn member(member: &pb::Member) -> Value {
+    Object::default()
+        .with("ID", member.id)
+        .with("name", member.name.as_str())
+        .with("peerURLs", member.peer_ur_ls.clone())
+        .with("clientURLs", member.client_ur_ls.clone())
+        .with("isLearner", member.is_learner)
+        .value()
 }
 
 pub(crate) fn status(response: &pb::StatusResponse) -> Value {
@@ -172,6 +181,19 @@ pub(crate) fn hash_kv(response: &pb::HashKvResponse) -> Value {
         .with("hash", response.hash)
         .with("compact_revision", response.compact_revision)
         .with("hash_revision", response.hash_revision)
+        .value()
+}
+
+pub(crate) fn alarms(response: &pb::AlarmResponse) -> Value {
+    let alarm = |alarm: &pb::AlarmMember| {
+        Object::default()
+            .with("memberID", alarm.member_id)
+            .with("alarm", alarm.alarm)
+            .value()
+    };
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("alarms", response.alarms.iter().map(alarm).collect::<Vec<_>>())
         .value()
 }
 
@@ -221,4 +243,39 @@ pub(crate) fn leases(response: &pb::LeaseLeasesResponse) -> Value {
 
 pub(crate) fn move_leader(response: &pb::MoveLeaderResponse) -> Value {
     json!({"header": header(response.header.as_ref())})
+}
+
+/// An answer that says nothing but where and when.
+pub(crate) fn only_header(response: Option<&pb::ResponseHeader>) -> Value {
+    json!({"header": header(response)})
+}
+
+pub(crate) fn auth_status(response: &pb::AuthStatusResponse) -> Value {
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("enabled", response.enabled)
+        .with("authRevision", response.auth_revision)
+        .value()
+}
+
+/// `users` or `roles`.
+pub(crate) fn names(response: Option<&pb::ResponseHeader>, what: &str, names: &[String]) -> Value {
+    Object::default()
+        .with("header", header(response))
+        .with(what, names.to_vec())
+        .value()
+}
+
+pub(crate) fn role_get(response: &pb::AuthRoleGetResponse) -> Value {
+    let permission = |permission: &proto::authpb::Permission| {
+        Object::default()
+            .with("permType", permission.perm_type)
+            .with("key", base64(&permission.key))
+            .with("range_end", base64(&permission.range_end))
+            .value()
+    };
+    Object::default()
+        .with("header", header(response.header.as_ref()))
+        .with("perm", response.perm.iter().map(permission).collect::<Vec<_>>())
+        .value()
 }

@@ -1,6 +1,7 @@
 //! What answers look like on the screen. Pure: responses in, bytes out; only [`write`] touches the world.
 
 pub(crate) mod columns;
+pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod simple;
 
@@ -19,6 +20,10 @@ pub(crate) enum Format {
     Json,
     /// Columns for people
     Table,
+    /// etcdctl's fields: one name and value on each line
+    Fields,
+    /// The answer as it came, in protobuf
+    Protobuf,
 }
 
 /// Writes to standard output, all of it, now.

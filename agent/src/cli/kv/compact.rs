@@ -5,7 +5,7 @@ use proto::etcdserverpb as pb;
 
 use crate::cli::Session;
 use crate::cli::error::CliError;
-use crate::cli::format::{self, Format, json};
+use crate::cli::format::{fields, json};
 
 #[derive(Args, Debug)]
 #[command(after_help = "What keys hold now stays; what they held before REVISION is gone for good.")]
@@ -19,15 +19,13 @@ pub(in crate::cli) struct CompactArgs {
 }
 
 impl CompactArgs {
-    pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+    pub(in crate::cli) async fn run(self, session: &Session) -> Result<(), CliError> {
         let request = pb::CompactionRequest {
             revision: self.revision,
             physical: self.physical,
         };
         let response = session.client.compact(request).await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::compact(&response)),
-            _ => format::write(format!("compacted revision {}\n", self.revision).as_bytes()),
-        }
+        let line = format!("compacted revision {}", self.revision);
+        session.show_line(&response, json::compact, fields::compact, &line)
     }
 }

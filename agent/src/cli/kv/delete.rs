@@ -5,7 +5,7 @@ use proto::etcdserverpb as pb;
 
 use crate::cli::Session;
 use crate::cli::error::CliError;
-use crate::cli::format::{self, Format, json, simple};
+use crate::cli::format::{fields, json, simple};
 use crate::cli::range::RangeArgs;
 
 #[derive(Args, Debug)]
@@ -21,19 +21,12 @@ pub(in crate::cli) struct DeleteArgs {
 impl DeleteArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let response = session.client.delete_range(self.request()?).await?;
-        if session.format == Some(Format::Json) {
-            return format::write_json(&json::delete_range(&response));
-        }
-        let mut out = Vec::new();
-        simple::delete_range(
-            &mut out,
+        session.show(
             &response,
-            simple::Style {
-                hex: session.hex,
-                value_only: false,
-            },
-        );
-        format::write(&out)
+            json::delete_range,
+            fields::delete_range,
+            simple::delete_range,
+        )
     }
 
     pub(super) fn request(self) -> Result<pb::DeleteRangeRequest, CliError> {

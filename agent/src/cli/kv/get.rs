@@ -7,7 +7,7 @@ use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::cli::Session;
 use crate::cli::error::CliError;
 use crate::cli::format::columns::columns;
-use crate::cli::format::{self, Format, json, simple};
+use crate::cli::format::{self, Format, fields, json, simple};
 use crate::cli::range::RangeArgs;
 
 #[derive(Args, Debug)]
@@ -67,22 +67,18 @@ enum Consistency {
 
 impl GetArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let style = simple::Style {
-            hex: session.hex,
-            value_only: self.print_value_only,
-        };
-        let count_only = self.count_only;
+        let (count_only, value_only) = (self.count_only, self.print_value_only);
         let response = session.client.range(self.request()?).await?;
-        match session.format {
-            Some(Format::Json) => format::write_json(&json::range(&response)),
-            Some(Format::Table) if !count_only => format::write(table(&response).as_bytes()),
-            _ if count_only => format::write(format!("{}\n", response.count).as_bytes()),
-            _ => {
-                let mut out = Vec::new();
-                simple::range(&mut out, &response, style);
-                format::write(&out)
-            }
+        if session.format == Some(Format::Table) && !count_only {
+            return format::write(table(&response).as_bytes());
         }
+        session.show(&response, json::range, fields::range, |out, response, style| {
+            if count_only {
+                out.extend_from_slice(format!("{}\n", response.count).as_bytes());
+            } else {
+                simple::range(out, response, simple::Style { value_only, ..style });
+            }
+        })
     }
 
     pub(super) fn request(self) -> Result<pb::RangeRequest, CliError> {

@@ -1,6 +1,6 @@
 //! `agentctl kv`: keys as etcdctl shows them.
 
-mod compact;
+pub(super) mod compact;
 mod delete;
 mod edit;
 mod get;

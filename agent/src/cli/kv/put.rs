@@ -9,7 +9,7 @@ use proto::etcdserverpb as pb;
 use super::value;
 use crate::cli::Session;
 use crate::cli::error::CliError;
-use crate::cli::format::{self, Format, json, simple};
+use crate::cli::format::{fields, json, simple};
 use crate::cli::lease::parse_id;
 
 #[derive(Args, Debug)]
@@ -40,19 +40,7 @@ pub(in crate::cli) struct PutArgs {
 impl PutArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let response = session.client.put(self.request()?).await?;
-        if session.format == Some(Format::Json) {
-            return format::write_json(&json::put(&response));
-        }
-        let mut out = Vec::new();
-        simple::put(
-            &mut out,
-            &response,
-            simple::Style {
-                hex: session.hex,
-                value_only: false,
-            },
-        );
-        format::write(&out)
+        session.show(&response, json::put, fields::put, simple::put)
     }
 
     /// Reads the value, from standard input too.

@@ -9,7 +9,7 @@ use proto::etcdserverpb::request_op::Request;
 use super::{delete, get, put, txn_text};
 use crate::cli::Session;
 use crate::cli::error::CliError;
-use crate::cli::format::{self, Format, json, simple};
+use crate::cli::format::{fields, json, simple};
 
 /// A transaction holds 128 operations by default; nobody means more lines than this.
 const LINES_LIMIT: usize = 10_000;
@@ -58,19 +58,7 @@ impl TxnArgs {
             }
         })?;
         let response = session.client.txn(request).await?;
-        if session.format == Some(Format::Json) {
-            return format::write_json(&json::txn(&response));
-        }
-        let mut out = Vec::new();
-        simple::txn(
-            &mut out,
-            &response,
-            simple::Style {
-                hex: session.hex,
-                value_only: false,
-            },
-        );
-        format::write(&out)
+        session.show(&response, json::txn, fields::txn, simple::txn)
     }
 }
 

@@ -24,15 +24,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
-        Fixture::open(tempfile::tempdir().unwrap(), 0)
+        Fixture::open(tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn with_quota(quota_bytes: u64) -> Fixture {
-        Fixture::open(tempfile::tempdir().unwrap(), quota_bytes)
-    }
-
-    pub(crate) fn open(dir: TempDir, quota_bytes: u64) -> Fixture {
-        let (machine, store) = StateMachine::open(options(dir.path(), quota_bytes)).unwrap();
+    pub(crate) fn open(dir: TempDir) -> Fixture {
+        let (machine, store) = StateMachine::open(options(dir.path())).unwrap();
         let next_index = store.applied().map_or(0, |id| id.index()) + 1;
         Fixture {
             machine,
@@ -44,7 +40,7 @@ impl Fixture {
 
     /// Closes it and opens it again.
     pub(crate) fn reopen(self) -> Fixture {
-        Fixture::open(self.close(), 0)
+        Fixture::open(self.close())
     }
 
     pub(crate) fn close(self) -> TempDir {
@@ -133,7 +129,7 @@ impl Fixture {
                     *id,
                     crate::Node {
                         name: format!("host-{id}"),
-                        peer_urls: vec![],
+                        ..crate::Node::default()
                     },
                 )
             })
@@ -144,11 +140,10 @@ impl Fixture {
     }
 }
 
-pub(crate) fn options(dir: &Path, quota_bytes: u64) -> StoreOptions {
+pub(crate) fn options(dir: &Path) -> StoreOptions {
     StoreOptions {
         dir: dir.to_owned(),
         cache_bytes: 8 << 20,
-        quota_bytes,
         watch_buffer_events: 100,
     }
 }

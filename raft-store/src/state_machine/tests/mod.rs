@@ -3,10 +3,13 @@
 mod auth;
 mod fixture;
 mod golden;
+mod hash;
 mod kv;
 mod lease;
+mod membership;
 mod model;
 mod recovery;
+mod restore;
 mod snapshot;
 mod suite;
 mod txn;

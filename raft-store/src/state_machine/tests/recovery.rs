@@ -99,7 +99,7 @@ fn a_kill_leaves_a_whole_prefix_and_the_log_completes_it() {
         }
         let killed = tempfile::tempdir().unwrap();
         copy(fixture.path(), killed.path());
-        let mut survivor = Fixture::open(killed, 0);
+        let mut survivor = Fixture::open(killed);
         let applied = survivor
             .store
             .applied()
@@ -141,7 +141,7 @@ fn a_damaged_store_without_a_snapshot_starts_empty() {
     fixture.apply_all([put("a", "1")]);
     let dir = fixture.close();
     damage(dir.path());
-    let fixture = Fixture::open(dir, 0);
+    let fixture = Fixture::open(dir);
     assert_eq!((fixture.store.applied(), fixture.store.revision()), (None, 1));
     assert_eq!(state_folders(fixture.path()), ["state-2"]);
 }
@@ -161,7 +161,7 @@ fn overwritten_bytes_leave_a_whole_prefix_or_nothing() {
         let mut bytes = fs::read(&db).unwrap();
         bytes[offset..offset + 64].fill(0xa5);
         fs::write(&db, bytes).unwrap();
-        let fixture = Fixture::open(dir, 0);
+        let fixture = Fixture::open(dir);
         let applied = fixture
             .store
             .applied()
@@ -183,7 +183,7 @@ fn a_later_format_is_left_alone() {
     batch.put(schema::META_FORMAT, 2_u32.to_be_bytes());
     backend.write(batch).unwrap();
     drop(backend);
-    let error = StateMachine::open(options(dir.path(), 0)).unwrap_err();
+    let error = StateMachine::open(options(dir.path())).unwrap_err();
     assert!(
         matches!(error, OpenStoreError::NewerFormat { found: 2, .. }),
         "{error}"
@@ -194,7 +194,7 @@ fn a_later_format_is_left_alone() {
 #[test]
 fn a_store_in_use_is_not_taken_for_damage() {
     let fixture = Fixture::new();
-    let error = StateMachine::open(options(fixture.path(), 0)).unwrap_err();
+    let error = StateMachine::open(options(fixture.path())).unwrap_err();
     assert!(matches!(error, OpenStoreError::Io { .. }), "{error}");
     assert_eq!(state_folders(fixture.path()), ["state-1"]);
 }

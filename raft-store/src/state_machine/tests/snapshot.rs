@@ -138,7 +138,7 @@ async fn a_damaged_store_is_rebuilt_from_the_last_snapshot() {
     fixture.apply_all([put("later", "1")]);
     let dir = fixture.close();
     super::recovery::damage(dir.path());
-    let mut fixture = Fixture::open(dir, 0);
+    let mut fixture = Fixture::open(dir);
     assert_eq!(state(&fixture), at_snapshot);
     fixture.apply_all([put("later", "1")]);
     assert_eq!(fixture.shown(0).split(' ').next(), Some("a=2"));

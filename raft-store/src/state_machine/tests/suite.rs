@@ -31,7 +31,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             },
         )
         .unwrap();
-        let (machine, store) = StateMachine::open(options(&dir.path().join("store"), 0)).unwrap();
+        let (machine, store) = StateMachine::open(options(&dir.path().join("store"))).unwrap();
         Ok(((store, dir), log, machine))
     }
 }

@@ -6,6 +6,7 @@ use proto::replicated::{Refusal, reply, request::Op};
 
 use super::fixture::{bytes, put_request, step};
 use super::{Fixture, compact, delete, op_delete, op_get, op_put, put, range};
+use crate::store::{ReadError, Store};
 
 fn compare(key: &str, result: CompareResult, operand: TargetUnion) -> Compare {
     let target = match operand {
@@ -47,10 +48,16 @@ fn check(key: &str, end: &str, result: CompareResult, operand: TargetUnion, expe
         range_end: bytes(end),
         ..compare(key, result, operand)
     };
-    let reply::Result::Txn(response) = fixture.done(Op::Txn(txn(vec![compare], vec![], vec![]))) else {
+    let reply::Result::Txn(response) = fixture.done(Op::Txn(txn(vec![compare.clone()], vec![], vec![])))
+    else {
         panic!()
     };
     assert_eq!(response.succeeded, expect);
+    let (read, _) = fixture
+        .store
+        .read_txn(&txn(vec![compare], vec![], vec![]))
+        .unwrap();
+    assert_eq!(read.succeeded, expect, "outside of the log as in it");
     assert_eq!(
         fixture.store.revision(),
         6,
@@ -172,4 +179,58 @@ fn a_refused_txn_leaves_no_trace() {
     check(read(2), Refusal::Compacted);
     check(read(4), Refusal::FutureRevision);
     assert_eq!(fixture.shown(0), "a=2");
+}
+
+#[test]
+fn a_txn_that_only_reads_answers_outside_of_the_log_as_in_it() {
+    let mut fixture = Fixture::new();
+    fixture.apply_all([put("a", "1"), put("b", "2"), put("a", "3"), put("c", "4")]);
+    let at = |revision, mut range: RangeRequest| {
+        range.revision = revision;
+        step(request_op::Request::RequestRange(range))
+    };
+    let nested = |request| step(request_op::Request::RequestTxn(request));
+    let is_3 = || vec![compare("a", CompareResult::Equal, TargetUnion::Value(bytes("3")))];
+    let is_1 = || vec![compare("a", CompareResult::Equal, TargetUnion::Value(bytes("1")))];
+    let inner = txn(is_1(), vec![op_get("a")], vec![at(2, range("a", "\0"))]);
+    let requests = [
+        txn(vec![], vec![], vec![]),
+        txn(is_3(), vec![op_get("b"), op_get("none")], vec![]),
+        txn(
+            is_1(),
+            vec![op_get("b")],
+            vec![at(3, range("a", "")), op_get("c")],
+        ),
+        txn(is_3(), vec![nested(inner), at(0, range("\0", "\0"))], vec![]),
+    ];
+    for request in requests {
+        assert!(Store::ranges_only(&request).is_some());
+        let (read, revision) = fixture.store.read_txn(&request).unwrap();
+        let reply = fixture.apply(Op::Txn(request));
+        assert_eq!(
+            (Some(reply::Result::Txn(read)), revision),
+            (reply.result, reply.revision)
+        );
+    }
+    fixture.done(compact(4));
+    let old = |revision| txn(vec![], vec![at(revision, range("a", ""))], vec![]);
+    assert_eq!(fixture.store.read_txn(&old(3)), Err(ReadError::Compacted));
+    assert_eq!(fixture.store.read_txn(&old(9)), Err(ReadError::FutureRevision));
+    // A path that is not taken is not read.
+    assert!(
+        fixture
+            .store
+            .read_txn(&txn(is_1(), vec![at(3, range("a", ""))], vec![]))
+            .is_ok()
+    );
+    for writes in [
+        op_put("a", "1"),
+        op_delete("a", ""),
+        nested(txn(vec![], vec![], vec![op_put("a", "1")])),
+    ] {
+        assert_eq!(
+            Store::ranges_only(&txn(vec![], vec![op_get("a")], vec![writes])),
+            None
+        );
+    }
 }

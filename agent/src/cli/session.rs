@@ -1,0 +1,64 @@
+//! What every command is given: the way to the cluster, and how answers are to be shown.
+
+use prost::Message;
+use serde_json::Value;
+
+use super::client::Client;
+use super::error::CliError;
+use super::format::fields::Fields;
+use super::format::simple::Style;
+use super::format::{self, Format};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) format: Option<Format>,
+    pub(super) hex: bool,
+}
+
+impl Session {
+    /// Shows an answer as the user wants it. Where a command has no table of its own, its plain lines stand for it.
+    pub(super) fn show<M: Message>(
+        &self,
+        answer: &M,
+        json: impl FnOnce(&M) -> Value,
+        fields: impl FnOnce(&mut Fields, &M),
+        simple: impl FnOnce(&mut Vec<u8>, &M, Style),
+    ) -> Result<(), CliError> {
+        match self.format {
+            Some(Format::Json) => format::write_json(&json(answer)),
+            Some(Format::Fields) => {
+                let mut out = Fields::default();
+                fields(&mut out, answer);
+                format::write(&out.into_bytes())
+            }
+            Some(Format::Protobuf) => format::write(&answer.encode_to_vec()),
+            Some(Format::Simple | Format::Table) | None => {
+                let mut out = Vec::new();
+                simple(&mut out, answer, self.style());
+                format::write(&out)
+            }
+        }
+    }
+
+    /// The same, for answers whose plain text is one line that the command knows.
+    pub(super) fn show_line<M: Message>(
+        &self,
+        answer: &M,
+        json: impl FnOnce(&M) -> Value,
+        fields: impl FnOnce(&mut Fields, &M),
+        line: &str,
+    ) -> Result<(), CliError> {
+        self.show(answer, json, fields, |out, _, _| {
+            out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
+        })
+    }
+
+    pub(super) fn style(&self) -> Style {
+        Style {
+            hex: self.hex,
+            value_only: false,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Scripts of commands as in a shell, and the processes that they start.
+//!
+//! A script has one command on each line; `#` begins a comment. A command is written as in a shell, of which
+//! this is understood: single and double quotes, `<<< 'input'` with `\n` for line ends, and `| head -n N` for
+//! commands that never end. ` & N` at the end leaves a command running once it has printed N lines; `stop N`
+//! asks the oldest such command to end once it has printed N lines, `wait` waits until it does by itself. `etcd:`
+//! before a command runs it on etcd only: what it shows there is no promise of ours.
+
+mod job;
+mod line;
+
+pub(crate) use job::Job;
+pub(crate) use line::{Command, Line};
+
+/// The commands of a script: its lines but comments and empty ones.
+pub fn commands(script: &str) -> impl Iterator<Item = &str> {
+    script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
