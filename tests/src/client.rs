@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
@@ -25,6 +26,7 @@ pub struct Client {
     pub kv: KvClient<Channel>,
     pub watch: WatchClient<Channel>,
     pub lease: LeaseClient<Channel>,
+    pub auth: AuthClient<Channel>,
     pub cluster: ClusterClient<Channel>,
     pub maintenance: MaintenanceClient<Channel>,
 }
@@ -45,6 +47,7 @@ impl Client {
                 .max_encoding_message_size(MESSAGE_LIMIT),
             watch: WatchClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             lease: LeaseClient::new(channel.clone()),
+            auth: AuthClient::new(channel.clone()),
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel),
         }
