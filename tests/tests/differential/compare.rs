@@ -15,7 +15,11 @@ const SHOWN: usize = 5;
 /// Something that the two said differently.
 pub(crate) enum Difference<'a> {
     /// The answers to one step.
-    Answer { agent: &'a Answer, etcd: &'a Answer },
+    Answer {
+        op: &'a Op,
+        agent: &'a Answer,
+        etcd: &'a Answer,
+    },
     /// What one watch of a stream was told.
     Watch { agent: &'a [String], etcd: &'a [String] },
 }
