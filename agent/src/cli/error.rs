@@ -165,12 +165,58 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
             "a transaction may hold 128 operations: split it",
         ),
         (
+            "given member URLs are invalid",
+            "write them http://HOST:2380 or https://HOST:2380, several with a comma between",
+        ),
+        (
+            "Peer URLs already exists",
+            "a member has that URL already: `agentctl member list` shows which",
+        ),
+        (
+            "can only promote a learner member which is in sync",
+            "it has not caught up yet: `agentctl endpoint status` shows how far it is; try again then",
+        ),
+        (
+            "can only promote a learner",
+            "it is a voter already: `agentctl member list`",
+        ),
+        (
+            "too many learner members",
+            "promote or remove the learner that is there first: `agentctl member list`",
+        ),
+        (
+            "not enough started members",
+            "start the members that are down first, or too few would be left to agree: `agentctl endpoint status`",
+        ),
+        (
+            "unhealthy cluster",
+            "members must reach each other before one comes or goes: `agentctl endpoint status`; try again then",
+        ),
+        (
+            "member not found",
+            "`agentctl member list` shows who belongs to the cluster",
+        ),
+        (
             "not leader",
             "ask the leader: `agentctl endpoint status` shows which it is",
         ),
         (
             "bad leader transferee",
             "name a voter: `agentctl member list` shows them",
+        ),
+        (
+            "too many requests",
+            "the member has more to do than it can keep up with: try again, with fewer at once",
+        ),
+        (
+            "request timed out",
+            "most members must be up to agree: `agentctl endpoint status` shows which are; a change may have \
+             been made",
+        ),
+        ("too large lease TTL", "a lease may live 9,000,000,000 seconds"),
+        (
+            "lease already exists",
+            "leave out --id: the cluster chooses one that is free",
         ),
         (
             "no leader",
@@ -199,6 +245,10 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         (
             "user name already exists",
             "its password is changed with `agentctl user passwd NAME`",
+        ),
+        (
+            "role name already exists",
+            "its permissions are changed with `agentctl role grant-permission NAME ...`",
         ),
         ("user name not found", "`agentctl user list` shows who there is"),
         (

@@ -3,12 +3,7 @@
 use crate::names::Names;
 
 /// Commands whose answers come by id, by expiry or as the members answered: in no order that means anything.
-const UNORDERED: [&str; 4] = [
-    "etcdctl endpoint",
-    "etcdctl member list",
-    "etcdctl lease list",
-    "etcdctl defrag --cluster",
-];
+const UNORDERED: [&str; 4] = ["endpoint", "member list", "lease list", "defrag --cluster"];
 
 /// A number, with its unit, after each of these.
 const NUMBERS: [(&str, &str); 10] = [
@@ -25,12 +20,19 @@ const NUMBERS: [(&str, &str); 10] = [
 ];
 
 pub(super) fn is_unordered(command: &str) -> bool {
-    UNORDERED.iter().any(|prefix| command.starts_with(prefix))
+    UNORDERED
+        .iter()
+        .any(|prefix| of_any_program(command).starts_with(prefix))
 }
 
 /// Whether a command's verdict is about the machine's speed.
 pub(super) fn is_measured(command: &str) -> bool {
-    command.starts_with("etcdctl check ")
+    of_any_program(command).starts_with("check ")
+}
+
+/// A command without its program's name.
+fn of_any_program(command: &str) -> &str {
+    command.split_once(' ').map_or("", |(_, words)| words)
 }
 
 /// A line of an answer with ids, addresses, times, sizes and terms masked.
