@@ -69,6 +69,11 @@ impl CliError {
         }
     }
 
+    /// Did the cluster know the user, and refuse?
+    pub(crate) fn is_permission_denied(&self) -> bool {
+        self.message == "etcdserver: permission denied"
+    }
+
     /// What to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -77,6 +82,16 @@ impl CliError {
 
     pub(crate) fn has_hint(&self) -> bool {
         self.hint.is_some()
+    }
+
+    /// A member ended a watch, and said why in words that may hold a whole gRPC error.
+    pub(crate) fn watch_ended(reason: &str) -> Self {
+        let words = reason.rsplit_once(" desc = ").map_or(reason, |(_, words)| words);
+        let error = Self::failed(format!("the member ended the watch: {words}"));
+        match status_hint(Code::Unknown, words) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     /// What a file or directory refused.
@@ -231,6 +246,10 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
             "check the name, and type the password: --user NAME asks for it",
         ),
         (
+            "no password user",
+            "this user logs in by a client certificate: --cert FILE --key FILE, and no --user",
+        ),
+        (
             "permission denied",
             "this user's roles do not cover that: `agentctl user get NAME --detail` shows what they do",
         ),
@@ -301,6 +320,15 @@ mod tests {
         assert_eq!(
             CliError::from(status).text(),
             "error: etcdserver: not leader\nask the leader: `agentctl endpoint status` shows which it is\n"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_watch_is_said_without_grpcs_words() {
+        let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        assert_eq!(
+            CliError::watch_ended(reason).text().lines().next(),
+            Some("error: the member ended the watch: etcdserver: permission denied")
         );
     }
 

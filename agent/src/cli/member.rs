@@ -240,7 +240,8 @@ fn run_line(name: &str, added: &pb::Member, members: &[pb::Member]) -> String {
         let urls = member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"));
         urls.collect::<Vec<_>>()
     };
-    let cluster: Vec<String> = members.iter().flat_map(named).collect();
+    let mut cluster: Vec<String> = members.iter().flat_map(named).collect();
+    cluster.sort_unstable();
     let mut listen = format!("--listen-peer-urls {}", added.peer_ur_ls.join(","));
     let client_url = client_url(added, members);
     if let Some(url) = &client_url {
@@ -283,7 +284,8 @@ async fn id_of(session: &Session, member: &str) -> Result<u64, CliError> {
 
 fn find_or_say<'a>(members: &'a [pb::Member], target: &str) -> Result<&'a pb::Member, CliError> {
     find(members, target).ok_or_else(|| {
-        let names: Vec<String> = members.iter().map(show).collect();
+        let mut names: Vec<String> = members.iter().map(show).collect();
+        names.sort_unstable();
         CliError::failed(format!("no member `{target}`"))
             .hint(format!("the members are {}", names.join(", ")))
     })
@@ -411,7 +413,7 @@ mod tests {
         let members = members();
         expect![[r#"
             agent run --name liquidweb --initial-cluster-state existing \
-                --initial-cluster ovh=http://127.0.0.1:2380,ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380 \
+                --initial-cluster ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380,ovh=http://127.0.0.1:2380 \
                 --listen-peer-urls http://127.0.0.1:22380 --listen-client-urls http://127.0.0.1:2379"#]]
         .assert_eq(&run_line("liquidweb", &members[2], &members));
         let remote = pb::Member {
