@@ -29,7 +29,8 @@ impl DefragArgs {
             };
             match done {
                 Ok(_) => {
-                    format::write(format!("Finished defragmenting etcd member[{endpoint}]\n").as_bytes())?
+                    let line = format!("Finished defragmenting etcd member[{endpoint}]\n");
+                    format::write(line.as_bytes())?;
                 }
                 Err(error) => {
                     all_done = false;
