@@ -25,6 +25,7 @@ const NUMBERS: [(&str, &str); 10] = [
 ];
 
 pub(super) fn is_unordered(command: &str) -> bool {
+    let command = command.replace("--endpoints=$ALL ", "");
     UNORDERED.iter().any(|prefix| command.starts_with(prefix))
 }
 
