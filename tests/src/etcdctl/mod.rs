@@ -4,7 +4,8 @@
 //!
 //! `$LEASE1` is the first lease that the script was granted, and so on, `$ADDED1` the first member that it
 //! added; `$LEADER`, `$FOLLOWER` (URLs), `$LEADER_ID` and `$FOLLOWER_ID` are asked of the cluster; `$SELF` is
-//! the member that is asked, `$TAKEN` its peer URL, `$PEER` one that nobody has, `$FOLDER` the test's own.
+//! the member that is asked, `$ALL` are all, `$TAKEN` is its peer URL, `$PEER` one that nobody has, `$FOLDER` the
+//! test's own.
 
 mod masks;
 
@@ -102,6 +103,7 @@ impl<'a> Etcdctl<'a> {
         expanded = expanded.replace("$PEER", &self.peer);
         expanded = expanded.replace("$TAKEN", &self.cluster.member(self.member).peer_url);
         expanded = expanded.replace("$SELF", self.cluster.endpoint(self.member));
+        expanded = expanded.replace("$ALL", &self.cluster.endpoints().join(","));
         for (kind, ids) in [("LEASE", &self.leases), ("ADDED", &self.added)] {
             for (i, id) in ids.iter().enumerate() {
                 expanded = expanded.replace(&format!("${kind}{}", i + 1), id);
@@ -119,6 +121,8 @@ impl<'a> Etcdctl<'a> {
             .lines()
             // The client's own log.
             .filter(|line| !line.starts_with(r#"{"level""#) && !line.contains("\tinfo\t"))
+            // Where it panics, this follows, with its addresses.
+            .take_while(|line| !line.starts_with("goroutine "))
             .map(|answered| masks::same_in_every_run(line, answered, &mut self.names))
             .collect();
         if masks::is_unordered(line) {
