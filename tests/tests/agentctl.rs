@@ -89,7 +89,9 @@ async fn check_as_etcdctl(script: &str) {
         let (_, theirs) = same.unwrap_or_else(|| panic!("etcdctl's golden file of {script} lacks: {asked}"));
         // Where in its memory etcdctl panicked is nothing to compare with.
         let theirs = theirs.split("\ngoroutine ").next().unwrap_or_default();
-        if !alike(theirs, answer) {
+        // A signal ends etcdctl without a word; how far a command of ours had come by then is chance.
+        let is_cut_off = theirs == "exit -1";
+        if !is_cut_off && !alike(theirs, answer) {
             differences.push(asked, &format!("{}{}", marked('-', theirs), marked('+', answer)));
         }
     }

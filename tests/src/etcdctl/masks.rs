@@ -119,6 +119,13 @@ fn our_columns(line: &str) -> String {
     {
         return format!("{saved} (<size>)");
     }
+    if line.ends_with(" leads already") {
+        return "<leader> leads already".to_owned();
+    }
+    // What is proposed to a new member has the port of one that is there.
+    if let Some((before, _)) = line.split_once("--listen-client-urls ") {
+        return format!("{before}--listen-client-urls <url>");
+    }
     let cells: Vec<&str> = line
         .split("  ")
         .map(str::trim)
