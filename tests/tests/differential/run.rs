@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use proto::etcdserverpb::{
-    DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
-    LeaseTimeToLiveRequest, RangeRequest, ResponseHeader,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, RangeRequest, ResponseHeader,
 };
 use tests::client::Client;
 use tests::cluster::Cluster;
@@ -131,18 +131,31 @@ impl Runner {
         }
         if let Op::Auth(auth) = asked {
             let client = self.member(self.turn).clone();
-            return answer(bounded(self.tokens.ask(client, user, auth)).await).0;
+            let (answer, revision) = answer(bounded(self.tokens.ask(client, user, auth)).await);
+            self.wrote(revision);
+            return answer;
+        }
+        if let Op::KeepAlive(_) = asked {
+            // The revision in its header is the one of the member that is asked.
+            self.catch_up(self.member(self.turn).clone()).await;
         }
         let before = self.place;
         let (answer, revision) = answer(bounded(self.ask(asked, user, self.turn)).await);
         if !asked.only_reads() {
-            self.writer = self.turn % self.clients.len();
+            self.wrote(revision);
         }
         self.place.revision = before.revision.max(revision);
         if let (Op::Compact(compact), true) = (asked, revision > 0) {
             self.place.compacted = compact.revision.at(before);
         }
         answer
+    }
+
+    /// Remembers whom to ask for its own state. A member that refused, with no revision then, may be behind.
+    fn wrote(&mut self, revision: i64) {
+        if revision > 0 {
+            self.writer = self.turn % self.clients.len();
+        }
     }
 
     /// What a watch is told is compared when the sequence is over.
@@ -232,8 +245,8 @@ impl Runner {
         let _ = bounded(async { client.kv.range(self.request(&user, read)).await }).await;
     }
 
-    /// Takes away what a sequence left, so that the next one begins alike on both subjects.
-    async fn clean(&mut self) {
+    /// Takes away what a sequence left, so that every one begins alike: with an empty store that is compacted.
+    pub(crate) async fn clean(&mut self) {
         let client = self.member(0).clone();
         self.tokens.clean(client.clone()).await;
         let mut client = client;
@@ -253,6 +266,13 @@ impl Runner {
                     .await;
             }
         }
+        // Refused where it is compacted there already.
+        let everything = CompactionRequest {
+            revision: self.place.revision,
+            physical: true,
+        };
+        let _ = client.kv.compact(everything).await;
+        self.place.compacted = self.place.revision;
         self.writer = 0;
     }
 

@@ -85,6 +85,8 @@ impl WatchStream {
     /// Creates a watch and waits until it is.
     pub(crate) async fn create(&mut self, request: WatchCreateRequest) {
         self.creating = request.start_revision;
+        // What was answered before says nothing about this one.
+        self.progress = 0;
         let answers = self.answered_creates + 1;
         self.send(RequestUnion::CreateRequest(request)).await;
         self.receive_until("created", PATIENCE, |stream| stream.answered_creates >= answers)
