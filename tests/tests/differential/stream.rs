@@ -42,6 +42,8 @@ pub(crate) struct WatchStream {
     /// The start revision of the watch that is being created.
     creating: i64,
     answered_creates: usize,
+    /// The next refusal is the fence's, which is none of the steps.
+    fencing: bool,
     /// The greatest revision of an answer to a request for progress.
     progress: i64,
     /// The last revision a watch has seen, and whether its response was a piece of one.
@@ -67,6 +69,7 @@ impl WatchStream {
             compacted: Vec::new(),
             creating: 0,
             answered_creates: 0,
+            fencing: false,
             progress: 0,
             seen: BTreeMap::new(),
             ended: false,
@@ -143,6 +146,7 @@ impl WatchStream {
             ..WatchCreateRequest::default()
         };
         let answers = self.answered_creates + 1;
+        self.fencing = true;
         self.send(RequestUnion::CreateRequest(request)).await;
         self.receive_until("the fence", PATIENCE, |stream| stream.answered_creates >= answers)
             .await;
@@ -190,6 +194,10 @@ impl WatchStream {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         if id == NO_WATCH && !response.created && !response.canceled {
             self.progress = self.progress.max(revision);
+            return;
+        }
+        if response.created && response.canceled && std::mem::take(&mut self.fencing) {
+            self.answered_creates += 1;
             return;
         }
         if response.created {
