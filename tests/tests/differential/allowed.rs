@@ -65,6 +65,27 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
     },
     Allowed {
+        name: "leases and compactions are nothing for strangers",
+        reason: "etcd serves them to whoever has no token, or one that is no longer good; here it is refused",
+        seen_in: &[],
+        explains: |difference| match difference {
+            Difference::Answer { op, agent, .. } => {
+                let asked = if let Op::As(asked) = op { &asked.ask } else { *op };
+                let open = matches!(
+                    asked,
+                    Op::Leases
+                        | Op::TimeToLive(_)
+                        | Op::KeepAlive(_)
+                        | Op::Grant(_)
+                        | Op::Revoke(_)
+                        | Op::Compact(_)
+                );
+                open && STRANGER.contains(&agent.text.as_str())
+            }
+            Difference::Watch { .. } => false,
+        },
+    },
+    Allowed {
         name: "a watch ends with its permission",
         reason: "etcd checks a watch when it is created and goes on telling it everything after its user has lost the \
                  keys, the password or the account; here it is canceled, with the words of a refused one",

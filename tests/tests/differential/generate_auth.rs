@@ -65,7 +65,8 @@ fn grant(random: &mut StdRng, role: &str) -> Auth {
 ///
 /// Three things are left out, as what follows from them could not be compared. Real etcd serves leases and compactions
 /// to strangers, and here they need permission: only root asks for them. Real etcd 3.5 looks for no permission inside a
-/// nested transaction: there are none. And etcd's interval tree grants some ranges whose end is before their start,
+/// nested transaction, nor for what a put in one tells of the value before or decides over other keys of its lease:
+/// none of it is there. And etcd's interval tree grants some ranges whose end is before their start,
 /// which name no key, while here both ends must be allowed.
 pub(crate) fn as_someone(random: &mut StdRng, mut op: Op) -> Op {
     upright(&mut op);
@@ -92,7 +93,7 @@ pub(crate) fn as_someone(random: &mut StdRng, mut op: Op) -> Op {
     })
 }
 
-/// Makes one key of every range that names none, and takes nested transactions out.
+/// Makes one key of every range that names none, and takes out what etcd does not check in transactions.
 fn upright(op: &mut Op) {
     match op {
         Op::Range(range) => stand(&range.key, &mut range.range_end),
@@ -113,7 +114,11 @@ fn upright_txn(txn: &mut Txn) {
             match op {
                 TxnOp::Range(range) => stand(&range.key, &mut range.range_end),
                 TxnOp::Delete(delete) => stand(&delete.key, &mut delete.range_end),
-                TxnOp::Txn(_) | TxnOp::Put(_) | TxnOp::Nothing => {}
+                TxnOp::Put(put) => {
+                    put.prev_kv = false;
+                    put.lease = 0;
+                }
+                TxnOp::Txn(_) | TxnOp::Nothing => {}
             }
         }
     }

@@ -4,7 +4,7 @@
 //! neighbours that only read. The members of a cluster take turns: no answer may depend on which one is asked.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use proto::etcdserverpb::{
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT_TTL: i64 = 60;
 /// Ids that are asked for are small; a greater one was chosen by the server.
 const GREATEST_ASKED_LEASE: i64 = 1 << 16;
+/// A member that is behind is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Put where watches wait for a revision to come.
 const MARKER: &str = "~";
 
@@ -108,18 +110,26 @@ impl Runner {
     }
 
     async fn read_all(&mut self, ops: &[Op]) -> Vec<Answer> {
-        let first = self.turn;
-        self.turn += ops.len();
+        let turns: Vec<usize> = ops.iter().map(|_| self.next_turn()).collect();
         let runner = &*self;
-        join_all(ops.iter().zip(first..).map(|(op, turn)| async move {
+        join_all(ops.iter().zip(turns).map(|(op, turn)| async move {
             let said = bounded(runner.ask(op, "", turn)).await;
             answer(said).0
         }))
         .await
     }
 
+    /// The member that is asked next. Who may do what changes a moment later at other members, in etcd too: a sequence
+    /// with users stays at one.
+    fn next_turn(&mut self) -> usize {
+        if !self.tokens.touched() {
+            self.turn += 1;
+        }
+        self.turn
+    }
+
     async fn step(&mut self, op: &Op) -> Answer {
-        self.turn += 1;
+        self.next_turn();
         let (user, asked) = match op {
             Op::As(as_user) => (as_user.user.as_str(), as_user.ask.as_ref()),
             op => ("", op),
@@ -167,7 +177,8 @@ impl Runner {
             _ => unreachable!("{op:?} is no step of a stream"),
         };
         let key = (number, user.to_owned());
-        let client = self.member(number).clone();
+        let member = if self.tokens.touched() { self.turn } else { number };
+        let client = self.member(member).clone();
         if !self.streams.contains_key(&key) {
             let opened = WatchStream::open(&client, self.tokens.of(user));
             self.streams.insert(key.clone(), opened);
@@ -274,6 +285,21 @@ impl Runner {
         let _ = client.kv.compact(everything).await;
         self.place.compacted = self.place.revision;
         self.writer = 0;
+        for client in &self.clients {
+            self.until_clean(client.clone()).await;
+        }
+    }
+
+    /// Waits until this member knows that there are no users any more.
+    async fn until_clean(&self, mut client: Client) {
+        let until = Instant::now() + PATIENCE;
+        let read = || RangeRequest {
+            key: bytes(MARKER),
+            ..RangeRequest::default()
+        };
+        while bounded(async { client.kv.range(read()).await }).await.is_err() && Instant::now() < until {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     fn member(&self, turn: usize) -> &Client {
