@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Rejected;
+use super::proven::Proven;
 use crate::api::interceptor::Identity;
 
 /// Keys and method, as `--auth-token jwt,...` names them.
@@ -40,7 +41,9 @@ pub enum JwtOptionsError {
     KeyMissing { name: &'static str, method: String },
     #[error("{path}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds no key for sign-method={method}")]
+    #[error(
+        "{path} holds no key for sign-method={method}: a PEM file is needed, and PKCS #8 of a private key"
+    )]
     Key { path: PathBuf, method: String },
 }
 
@@ -166,7 +169,7 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?)).filter(|ttl| !ttl.is_zero())
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Claims {
     username: String,
     revision: u64,
@@ -177,11 +180,13 @@ struct Claims {
 #[derive(Debug)]
 pub(in crate::api) struct Jwt {
     options: JwtOptions,
+    proven: Proven<Claims>,
 }
 
 impl Jwt {
     pub(super) fn new(options: JwtOptions) -> Jwt {
-        Jwt { options }
+        let proven = Proven::new(options.ttl);
+        Jwt { options, proven }
     }
 
     pub(super) fn issue(&self, name: &str, auth: &Auth, now: Duration) -> Option<String> {
@@ -197,12 +202,10 @@ impl Jwt {
     }
 
     pub(super) fn verify(&self, token: &str, auth: &Auth, now: Duration) -> Result<Identity, Rejected> {
-        let mut validation = Validation::new(self.options.algorithm);
-        // Looked at below, by the clock that is given here.
-        validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.options.verifying, &validation)
-            .map_err(|_| Rejected::Invalid)?
-            .claims;
+        let claims = match self.proven.show(token, now) {
+            Some(claims) => claims,
+            None => self.prove(token, now)?,
+        };
         if claims.exp <= now.as_secs() {
             return Err(Rejected::Invalid);
         }
@@ -216,10 +219,21 @@ impl Jwt {
             return Err(Rejected::Invalid);
         }
         Ok(Identity {
-            user: claims.username,
+            user: claims.username.clone(),
             changed_revision,
             auth_revision: claims.revision,
         })
+    }
+
+    /// Verifies the signature of a token that is new here.
+    fn prove(&self, token: &str, now: Duration) -> Result<Arc<Claims>, Rejected> {
+        let mut validation = Validation::new(self.options.algorithm);
+        // Looked at with every call, by the clock that is given there.
+        validation.validate_exp = false;
+        let proved = jsonwebtoken::decode::<Claims>(token, &self.options.verifying, &validation);
+        let claims = Arc::new(proved.map_err(|_| Rejected::Invalid)?.claims);
+        self.proven.remember(token, &claims, now);
+        Ok(claims)
     }
 }
 
