@@ -33,14 +33,16 @@ pub struct JwtOptions {
 pub enum JwtOptionsError {
     #[error("{0:?} is not NAME=VALUE of pub-key, priv-key, sign-method and ttl")]
     Option(String),
+    #[error("sign-method=METHOD is missing, like sign-method=RS256")]
+    MethodMissing,
     #[error("sign-method={0}: use one of HS256, RS256, PS256, ES256, EdDSA, or their longer kin")]
     Method(String),
     #[error("ttl={0}: a number with its unit, like 10m")]
     Ttl(String),
     #[error("{name} is needed for sign-method={method}")]
     KeyMissing { name: &'static str, method: String },
-    #[error("{path}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: std::io::Error },
     #[error(
         "{path} holds no key for sign-method={method}: a PEM file is needed, and PKCS #8 of a private key"
     )]
@@ -76,7 +78,7 @@ impl JwtOptions {
                 _ => return Err(unknown()),
             }
         }
-        let method = method.unwrap_or_default();
+        let method = method.ok_or(JwtOptionsError::MethodMissing)?;
         let algorithm = Algorithm::from_str(&method).map_err(|_| JwtOptionsError::Method(method.clone()))?;
         let keys = Keys { algorithm, method };
         let (signing, verifying) = if keys.is_secret() {
@@ -150,9 +152,9 @@ impl Keys {
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, JwtOptionsError> {
-    std::fs::read(path).map_err(|source| JwtOptionsError::File {
+    std::fs::read(path).map_err(|reason| JwtOptionsError::File {
         path: path.clone(),
-        source,
+        reason,
     })
 }
 
@@ -278,7 +280,7 @@ mod tests {
                 .to_string()
         };
         assert!(error(&["sign-method=none"]).starts_with("sign-method=none: use one of"));
-        assert!(error(&[]).starts_with("sign-method=: use one of"));
+        assert!(error(&[]).starts_with("sign-method=METHOD is missing"));
         assert!(error(&["sign-method=RS256"]).starts_with("pub-key is needed"));
         assert!(error(&["sign-method=HS256"]).starts_with("priv-key is needed"));
         assert!(error(&["ttl=5"]).starts_with("ttl=5: a number with its unit"));

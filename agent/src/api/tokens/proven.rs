@@ -107,13 +107,19 @@ mod tests {
         now += IDLE / 2;
         assert_eq!(proven.show("0", now), Some(claims.clone()));
         now += IDLE / 2;
-        assert_eq!(proven.show("1", now), None, "nobody showed it for too long");
         proven.remember("late", &claims, now);
         assert_eq!(proven.len(), 2, "room is made of what was not shown");
+        assert_eq!(proven.show("1", now), None, "nobody showed it for too long");
         assert_eq!(proven.show("0", now), Some(claims.clone()));
         proven.forget("0");
         assert_eq!(proven.show("0", now), None);
+        assert_eq!(
+            proven.show("late", now + IDLE),
+            None,
+            "not even where there is room"
+        );
+        assert_eq!(proven.len(), 0);
         proven.remember(&"x".repeat(MAX_BYTES + 1), &claims, now);
-        assert_eq!(proven.len(), 1);
+        assert_eq!(proven.len(), 0);
     }
 }
