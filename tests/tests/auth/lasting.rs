@@ -137,6 +137,10 @@ async fn a_new_member_gets_the_users_with_its_snapshot() {
         log.contains("snapshot installed"),
         "it read the log instead:\n{log}"
     );
+    wait::until("the new member to vote", async || {
+        guarded.ann_at(new).kv.put(put("w")).await.ok()
+    })
+    .await;
     check(&mut guarded.ann_at(new)).await;
     guarded
         .nobody_at(new)
