@@ -17,6 +17,26 @@ use crate::transcript::Transcript;
 const CHOSEN_ID_DIGITS: usize = 10;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Fields whose values say how a server is built or how busy it was.
+const VARYING: [&str; 13] = [
+    "raft_term",
+    "raftTerm",
+    "raftIndex",
+    "raftAppliedIndex",
+    "dbSize",
+    "dbSizeInUse",
+    "leader",
+    "version",
+    "etcdserver",
+    "hash",
+    "blob",
+    "remaining_bytes",
+    "authRevision",
+];
+
+/// Fields of etcd 3.6, which the agent has already.
+const NEWER: [&str; 3] = ["storageVersion", "dbSizeQuota", "hash_revision"];
+
 /// A session of `curl` with one member.
 #[derive(Debug)]
 pub struct Curl<'a> {
@@ -47,7 +67,12 @@ impl<'a> Curl<'a> {
     pub async fn run(&mut self, script: &str) -> Transcript {
         let mut transcript = Transcript::default();
         for line in commands(script) {
-            let mut expanded = line
+            let command = match line.strip_prefix("etcd: ") {
+                Some(_) if !self.cluster.subject().is_etcd() => continue,
+                Some(command) => command,
+                None => line,
+            };
+            let mut expanded = command
                 .replace("$SELF", self.cluster.endpoint(self.member))
                 .replace("$MEMBER", &self.id);
             for (kind, values) in [("LEASE", &self.leases), ("TOKEN", &self.tokens)] {
@@ -114,13 +139,17 @@ impl<'a> Curl<'a> {
             self.names.learn("token", &token);
             self.tokens.push(token);
         }
-        let mut masked = self.names.apply(&self.names.members_by_name(line));
-        let mut varying = Vec::new();
-        collect_varying(&json, &mut varying);
+        let mut masked = self.names.members_by_name(&without_spaces(line));
+        let (mut varying, mut newer) = (Vec::new(), Vec::new());
+        collect(&json, &VARYING, &mut varying);
+        collect(&json, &NEWER, &mut newer);
         for (field, value) in varying {
             masked = masked.replace(&format!("\"{field}\":{value}"), &format!("\"{field}\":<{field}>"));
         }
-        masked
+        for (field, value) in newer {
+            masked = masked.replace(&format!(",\"{field}\":{value}"), "");
+        }
+        self.names.apply(&without_second_error(&json, &masked))
     }
 }
 
@@ -139,35 +168,63 @@ fn text(json: &Value, field: &str) -> Option<String> {
     Some(json.get(field)?.as_str()?.to_owned())
 }
 
-/// Fields whose values say how a server is built or how busy it was.
-fn collect_varying(json: &Value, found: &mut Vec<(String, String)>) {
-    const VARYING: [&str; 12] = [
-        "raft_term",
-        "raftTerm",
-        "raftIndex",
-        "raftAppliedIndex",
-        "dbSize",
-        "dbSizeInUse",
-        "leader",
-        "version",
-        "hash",
-        "blob",
-        "remaining_bytes",
-        "authRevision",
-    ];
+/// Fields that are in the JSON, each with its value as text.
+fn collect(json: &Value, fields: &[&str], found: &mut Vec<(String, String)>) {
     match json {
-        Value::Object(fields) => {
-            for (field, value) in fields {
+        Value::Object(parts) => {
+            for (field, value) in parts {
                 // A key's version is a number that means something; a server's is text with dots.
                 let is_count = field == "version" && !value.as_str().is_some_and(|text| text.contains('.'));
-                if VARYING.contains(&field.as_str()) && !value.is_object() && !is_count {
+                if fields.contains(&field.as_str()) && !value.is_object() && !is_count {
                     found.push((field.clone(), value.to_string()));
                 } else {
-                    collect_varying(value, found);
+                    collect(value, fields, found);
                 }
             }
         }
-        Value::Array(values) => values.iter().for_each(|value| collect_varying(value, found)),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, fields, found)),
         _ => {}
+    }
+}
+
+/// JSON without the spaces between its parts: etcd's library puts them there or not, by chance of its build.
+fn without_spaces(json: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let kept = json.chars().filter(|&c| {
+        let is_quote = c == '"' && !escaped;
+        quoted ^= is_quote;
+        escaped = c == '\\' && !escaped;
+        quoted || c != ' '
+    });
+    kept.collect()
+}
+
+/// A refusal's text stands in `error` too, as in etcd's own builds; those of Debian have `message` only.
+fn without_second_error(json: &Value, line: &str) -> String {
+    match (json.get("error"), json.get("message")) {
+        (Some(error), Some(message)) if error == message => line.replace(&format!("\"error\":{error},"), ""),
+        _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_between_the_parts_mean_nothing() {
+        let answer = r#"{"code":9, "message":"a \"b\", c", "kvs":[1, 2]}"#;
+        let compact = r#"{"code":9,"message":"a \"b\", c","kvs":[1,2]}"#;
+        assert_eq!(without_spaces(answer), compact);
+    }
+
+    #[test]
+    fn an_error_is_compared_once() {
+        let twice = r#"{"error":"no","code":9,"message":"no"}"#;
+        let json = serde_json::from_str(twice).expect("JSON");
+        assert_eq!(without_second_error(&json, twice), r#"{"code":9,"message":"no"}"#);
+        let other = r#"{"error":"no","code":9,"message":"yes"}"#;
+        let json = serde_json::from_str(other).expect("JSON");
+        assert_eq!(without_second_error(&json, other), other);
     }
 }

@@ -261,12 +261,18 @@ async fn an_election() {
 async fn election(subject: &Subject) {
     let cluster = Cluster::builder(subject, 3).start().await;
     let mut client = connect(&cluster).await;
-    let mut observed = client.observe("who").await.expect("observe");
+    let observing = {
+        let mut client = client.clone();
+        // etcd begins its answer, headers and all, when there is a leader.
+        tokio::spawn(async move { client.observe("who").await })
+    };
     let (first, second) = (lease(&mut client, 60).await, lease(&mut client, 60).await);
     let campaign = |value: &'static str, lease: i64| {
         let mut client = client.clone();
         tokio::spawn(async move { client.campaign("who", value, lease).await })
     };
+    let elected = campaign("one", first).await.expect("a task").expect("elected");
+    let mut observed = observing.await.expect("a task").expect("observe");
     let mut next = async || {
         let next = tokio::time::timeout(wait::PATIENCE, observed.message()).await;
         let answer = next
@@ -276,7 +282,6 @@ async fn election(subject: &Subject) {
         let kv = answer.kv().expect("a key");
         kv.value_str().expect("text").to_owned()
     };
-    let elected = campaign("one", first).await.expect("a task").expect("elected");
     let one = elected.leader().expect("a leader key").clone();
     assert_eq!(one.key(), format!("who/{first:x}").as_bytes());
     assert_eq!(next().await, "one");

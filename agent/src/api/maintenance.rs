@@ -107,9 +107,8 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<DefragmentResponse>, Status> {
         let MaintenanceService(api) = self;
         api.admit(&request, Needs::Root).await?;
-        Ok(Response::new(DefragmentResponse {
-            header: api.header_now(),
-        }))
+        // etcd has no header here either.
+        Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
@@ -129,7 +128,11 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(HashKvResponse {
             header: api.header_now(),
             hash: hashed.hash,
-            compact_revision: hashed.compact_revision,
+            compact_revision: match hashed.compact_revision {
+                // To etcd a store that was never compacted is compacted at -1.
+                0 => -1,
+                revision => revision,
+            },
             hash_revision: hashed.hash_revision,
         }))
     }
@@ -151,7 +154,7 @@ impl Maintenance for MaintenanceService {
         tokio::spawn(async move {
             // The task ends with the file, with the client, or with the member.
             let failure = tokio::select! {
-                sent = send_file(&api, &file, &sender) => match sent {
+                sent = send_file(&file, &sender) => match sent {
                     Ok(()) => return,
                     Err(error) => {
                         tracing::warn!(%error, "could not read a snapshot for a client");
@@ -236,17 +239,16 @@ async fn hash_kv(api: &Api, revision: i64) -> Result<HashKv, ApiError> {
 }
 
 async fn send_file(
-    api: &Api,
     file: &SnapshotFile,
     sender: &mpsc::Sender<Result<SnapshotResponse, Status>>,
 ) -> io::Result<()> {
     let mut blobs = Blobs::new(tokio::fs::File::open(file.path()).await?, file.size_bytes());
     while let Some((blob, remaining_bytes)) = blobs.next().await? {
+        // etcd 3.5 sends these two only.
         let response = SnapshotResponse {
-            header: api.header_now(),
             remaining_bytes,
             blob,
-            version: ETCD_CLUSTER_VERSION.to_owned(),
+            ..Default::default()
         };
         if sender.send(Ok(response)).await.is_err() {
             // The client has gone.

@@ -1,10 +1,11 @@
-//! Runs the stock `etcdctl` by a script and keeps a transcript.
+//! Runs the stock `etcdctl`, or our `agentctl`, by a script and keeps a transcript.
 //!
 //! Scripts are written as in [`crate::shell`].
 //!
 //! `$LEASE1` is the first lease that the script was granted, and so on, `$ADDED1` the first member that it
 //! added; `$LEADER`, `$FOLLOWER` (URLs), `$LEADER_ID` and `$FOLLOWER_ID` are asked of the cluster; `$SELF` is
-//! the member that is asked, `$TAKEN` its peer URL, `$PEER` one that nobody has, `$FOLDER` the test's own.
+//! the member that is asked, `$ALL` are all, `$TAKEN` is its peer URL, `$PEER` one that nobody has, `$FOLDER` the
+//! test's own.
 
 mod masks;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, address};
 use crate::names::Names;
 use crate::shell::{Command, Job, Line, commands};
-use crate::tools::EtcdVersion;
+use crate::tools::{self, EtcdVersion};
 use crate::transcript::Transcript;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,10 +24,15 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(110);
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What `$EDITOR` is for commands that open one: the change that it makes.
+const EDITOR: &str = "sed -i s/hello/goodbye/";
+
 /// A session of `etcdctl` with one member.
 #[derive(Debug)]
 pub struct Etcdctl<'a> {
     program: PathBuf,
+    /// What the program finds in its environment, beyond its endpoint.
+    variables: Vec<(&'static str, &'static str)>,
     cluster: &'a Cluster,
     member: usize,
     names: Names,
@@ -40,13 +46,31 @@ impl<'a> Etcdctl<'a> {
     /// `None` where that release is missing.
     pub async fn new(version: EtcdVersion, cluster: &'a Cluster, member: usize) -> Option<Etcdctl<'a>> {
         let program = version.program("etcdctl")?;
+        let variables = vec![("ETCDCTL_API", "3")];
+        Some(Self::of_program(program, variables, cluster, member).await)
+    }
+
+    /// Our own command line. `format` is what it writes where a command does not say.
+    pub async fn agentctl(cluster: &'a Cluster, member: usize, format: Option<&'static str>) -> Etcdctl<'a> {
+        let mut variables = vec![("EDITOR", EDITOR), ("PATH", "/usr/bin:/bin")];
+        variables.extend(format.map(|format| ("AGENTCTL_WRITE_OUT", format)));
+        Self::of_program(tools::agentctl(), variables, cluster, member).await
+    }
+
+    async fn of_program(
+        program: PathBuf,
+        variables: Vec<(&'static str, &'static str)>,
+        cluster: &'a Cluster,
+        member: usize,
+    ) -> Etcdctl<'a> {
         let mut names = Names::of(cluster, member).await;
         let address = address::own_loopback();
         let [port] = address::free_ports(address);
         let peer = format!("http://{address}:{port}");
         names.learn("spare", &peer);
-        Some(Etcdctl {
+        Etcdctl {
             program,
+            variables,
             cluster,
             member,
             names,
@@ -54,7 +78,7 @@ impl<'a> Etcdctl<'a> {
             added: Vec::new(),
             peer,
             left_running: VecDeque::new(),
-        })
+        }
     }
 
     /// Runs every command of a script.
@@ -79,6 +103,7 @@ impl<'a> Etcdctl<'a> {
         expanded = expanded.replace("$PEER", &self.peer);
         expanded = expanded.replace("$TAKEN", &self.cluster.member(self.member).peer_url);
         expanded = expanded.replace("$SELF", self.cluster.endpoint(self.member));
+        expanded = expanded.replace("$ALL", &self.cluster.endpoints().join(","));
         for (kind, ids) in [("LEASE", &self.leases), ("ADDED", &self.added)] {
             for (i, id) in ids.iter().enumerate() {
                 expanded = expanded.replace(&format!("${kind}{}", i + 1), id);
@@ -96,6 +121,8 @@ impl<'a> Etcdctl<'a> {
             .lines()
             // The client's own log.
             .filter(|line| !line.starts_with(r#"{"level""#) && !line.contains("\tinfo\t"))
+            // Where it panics, this follows, with its addresses.
+            .take_while(|line| !line.starts_with("goroutine "))
             .map(|answered| masks::same_in_every_run(line, answered, &mut self.names))
             .collect();
         if masks::is_unordered(line) {
@@ -185,7 +212,7 @@ impl<'a> Etcdctl<'a> {
         let mut command = tokio::process::Command::new(&self.program);
         command
             .env_clear()
-            .env("ETCDCTL_API", "3")
+            .envs(self.variables.iter().copied())
             .args(line.words.get(1..).unwrap_or_default());
         if !line.words.iter().any(|word| word.starts_with("--endpoints")) {
             command.env("ETCDCTL_ENDPOINTS", self.cluster.endpoint(self.member));

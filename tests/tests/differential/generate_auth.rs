@@ -64,7 +64,7 @@ fn grant(random: &mut StdRng, role: &str) -> Auth {
 /// Asked by one of the users, or by nobody.
 ///
 /// Three things are left out, as what follows from them could not be compared. Real etcd serves leases and compactions
-/// to strangers, and here they need permission: only root asks for them. Real etcd 3.5 looks for no permission inside a
+/// to strangers (compactions: CVE-2026-33413), and here they need permission: only root asks for them. Real etcd 3.5 looks for no permission inside a
 /// nested transaction, nor for what a put in one tells of the value before or decides over other keys of its lease:
 /// none of it is there. And etcd's interval tree grants some ranges whose end is before their start,
 /// which name no key, while here both ends must be allowed.

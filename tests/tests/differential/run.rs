@@ -151,7 +151,7 @@ impl Runner {
         }
         let before = self.place;
         let (answer, revision) = answer(bounded(self.ask(asked, user, self.turn)).await);
-        if !asked.only_reads() {
+        if !asked.only_reads() && !asked.reads_own_state() {
             self.wrote(revision);
         }
         self.place.revision = before.revision.max(revision);
@@ -311,14 +311,12 @@ impl Runner {
     }
 
     async fn ask(&self, op: &Op, user: &str, turn: usize) -> Said {
+        let turn = if op.reads_own_state() { self.writer } else { turn };
         let mut client = self.member(turn).clone();
         let place = self.place;
         match op {
             Op::As(as_user) => Box::pin(self.ask(&as_user.ask, &as_user.user, turn)).await,
             Op::Range(range) => {
-                if range.serializable {
-                    client = self.member(self.writer).clone();
-                }
                 let request = self.request(user, range.request(place));
                 let said = client.kv.range(request).await?.into_inner();
                 Ok(said_text(show::range(&said), said.header.as_ref()))

@@ -291,6 +291,9 @@ fn configuration(
     let mut etcd = format!("  hosts: [{}]\n", hosts.join(", "));
     if let Some(Credentials { user, password }) = credentials {
         let _ = write!(etcd, "  username: {user}\n  password: {password}\n");
+        // Debian's Patroni asks for the list of members before it signs in, which is refused here and by etcd since
+        // 3.5.28. With this it takes its configuration's word for who they are.
+        etcd.push_str("  use_proxies: true\n");
     }
     let folder = folder.display();
     let programs = postgresql_programs();

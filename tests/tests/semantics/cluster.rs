@@ -130,6 +130,16 @@ impl Asker<'_> {
         self.transcript.push(rule, &text);
     }
 
+    /// An etcd 3.5 that is asked these takes them into its log, and its members stop over them for good.
+    async fn refuses_bad_updates(&self, id: u64) {
+        for urls in [vec!["foo".to_owned()], Vec::new()] {
+            let request = MemberUpdateRequest { id, peer_ur_ls: urls };
+            let refused = self.client.clone().cluster.member_update(request).await;
+            let refused = refused.expect_err("no URL that a peer can have");
+            assert_eq!(refused.message(), "etcdserver: given member URLs are invalid");
+        }
+    }
+
     /// Waits until the members are found to be well, or not: a URL that is taken is refused in any case.
     async fn health(&mut self, taken: &str, well: bool) {
         wait::until("the health of the members", async || {
@@ -184,8 +194,9 @@ async fn three(subject: &Subject, transcript: &mut Transcript) {
     ask.promote("a voter cannot be promoted", leader_id).await;
     ask.update("to another's URL", third_id, &[&leader_url]).await;
     ask.update("to its own URL", third_id, &[&third_url]).await;
-    ask.update("to a bad URL", third_id, &["foo"]).await;
-    ask.update("to none", third_id, &[]).await;
+    if !subject.is_etcd() {
+        ask.refuses_bad_updates(third_id).await;
+    }
 
     let learner = ask.add("a learner", &[NOWHERE[0]], true).await;
     ask.add("a second learner", &[NOWHERE[1]], true).await;
