@@ -45,4 +45,23 @@ pub(crate) const CASES: &[Case] = &[
             {"compact":{"revision":"now+0"}}
         "#,
     },
+    Case {
+        name: "a key that one transaction puts and deletes: a watch is told the value before the transaction",
+        steps: r#"
+            {"watch":{"range_end":"ÿÿ","prev_kv":true}}
+            {"txn":{"success":[{"put":{"key":"b/2"}},{"delete":{"key":"b/1","range_end":"\u0000"}}]}}
+            {"put":{"key":"b/2","value":"1"}}
+            {"txn":{"success":[{"put":{"key":"b/2","value":"2"}},{"delete":{"key":"b/1","range_end":"\u0000"}}]}}
+            {"watch":{"stream":1,"key":"b","range_end":"c","start_revision":"now-2","prev_kv":true}}
+        "#,
+    },
+    Case {
+        name: "a transaction of serializable ranges only, at a member that took no write",
+        steps: r#"
+            {"put":{"key":"a"}}
+            {"txn":{"success":[{"range":{"key":"a","serializable":true}}]}}
+            {"range":{"key":"a"}}
+            {"txn":{"success":[{"range":{"key":"a","serializable":true}}]}}
+        "#,
+    },
 ];
