@@ -195,10 +195,9 @@ impl Runner {
         match op {
             Op::Watch(watch) => {
                 let request = watch.request(place);
-                let may_be_compacted =
-                    request.start_revision != 0 && request.start_revision <= place.compacted;
-                stream.create(request).await;
-                if may_be_compacted {
+                let compacted = request.start_revision != 0 && request.start_revision < place.compacted;
+                stream.create(request, compacted).await;
+                if compacted {
                     self.sync_stream(&key).await;
                 }
             }

@@ -42,6 +42,8 @@ pub(crate) struct WatchStream {
     /// The start revision of the watch that is being created.
     creating: i64,
     answered_creates: usize,
+    /// The watch that the last one to be created became, if it was not refused.
+    created: Option<i64>,
     /// The next refusal is the fence's, which is none of the steps.
     fencing: bool,
     /// The greatest revision of an answer to a request for progress.
@@ -69,6 +71,7 @@ impl WatchStream {
             compacted: Vec::new(),
             creating: 0,
             answered_creates: 0,
+            created: None,
             fencing: false,
             progress: 0,
             seen: BTreeMap::new(),
@@ -85,8 +88,9 @@ impl WatchStream {
         &self.told
     }
 
-    /// Creates a watch and waits until it is.
-    pub(crate) async fn create(&mut self, request: WatchCreateRequest) {
+    /// Creates a watch and waits until it is; if its start is `compacted`, until it is canceled for that: what it is told
+    /// then is where the store is compacted, which may soon be further on.
+    pub(crate) async fn create(&mut self, request: WatchCreateRequest, compacted: bool) {
         self.creating = request.start_revision;
         // What was answered before says nothing about this one.
         self.progress = 0;
@@ -94,6 +98,11 @@ impl WatchStream {
         self.send(RequestUnion::CreateRequest(request)).await;
         self.receive_until("created", PATIENCE, |stream| stream.answered_creates >= answers)
             .await;
+        if compacted {
+            let is_told =
+                |stream: &WatchStream| stream.created.is_none_or(|id| !stream.live.contains_key(&id));
+            self.receive_until("compacted", PATIENCE, is_told).await;
+        }
     }
 
     /// Cancels a watch. An unknown id is not answered: another answer, which comes after it, tells.
@@ -202,6 +211,7 @@ impl WatchStream {
         }
         if response.created {
             self.answered_creates += 1;
+            self.created = (!response.canceled).then_some(id);
             if !response.canceled {
                 self.live.insert(id, self.creating);
                 self.seen.remove(&id);
