@@ -11,7 +11,7 @@ const UNORDERED: [&str; 4] = [
 ];
 
 /// A number, with its unit, after each of these.
-const NUMBERS: [(&str, &str); 10] = [
+const NUMBERS: [(&str, &str); 12] = [
     (r#""raft_term":"#, "<term>"),
     (r#""RaftTerm" : "#, "<term>"),
     ("took = ", "<time>"),
@@ -22,6 +22,8 @@ const NUMBERS: [(&str, &str); 10] = [
     ("etcdctl version: ", "<version>"),
     (r#""ttl":"#, "<time>"),
     (r#""took":""#, "<time>"),
+    ("Compacting with revision ", "<revision>"),
+    ("Compacted with revision ", "<revision>"),
 ];
 
 pub(super) fn is_unordered(command: &str) -> bool {
@@ -116,7 +118,8 @@ fn initial_cluster(members: &str) -> String {
 fn verdict(line: &str) -> String {
     // A bar that is drawn over itself comes first, in the same line.
     let line = line.rsplit('\r').next().unwrap_or(line);
-    if line.starts_with("PASS") || line.starts_with("FAIL") {
+    const VERDICTS: [&str; 4] = ["PASS", "FAIL", "Slowest request", "Stddev"];
+    if VERDICTS.iter().any(|word| line.starts_with(word)) {
         "<verdict>".to_owned()
     } else if line.contains('%') {
         "<progress>".to_owned()
@@ -173,6 +176,7 @@ mod tests {
         assert_eq!(row("| a   | 20 kB |"), "| a | <varies> |");
         assert_eq!(verdict("1%\r60 / 60 100% 1m0s"), "<progress>");
         assert_eq!(verdict("PASS: Throughput is 150 writes/s"), "<verdict>");
+        assert_eq!(verdict("Slowest request took too long: 0.591116s"), "<verdict>");
     }
 
     #[test]
