@@ -63,6 +63,8 @@ pub enum RestoreError {
     Etcd { path: String },
     #[error("{path} is damaged, or no snapshot: {reason}")]
     Damaged { path: String, reason: String },
+    #[error("cannot read {path}: {source}")]
+    Unreadable { path: String, source: io::Error },
     #[error("{0} exists: a restore never writes over anything")]
     Exists(String),
     #[error("the revision would not fit: {revision} + {bump}")]
@@ -262,10 +264,7 @@ fn open(file: &Path) -> Result<SnapshotFile, RestoreError> {
     if let Err(source) = read
         && source.kind() != io::ErrorKind::UnexpectedEof
     {
-        return Err(RestoreError::Damaged {
-            path,
-            reason: source.to_string(),
-        });
+        return Err(RestoreError::Unreadable { path, source });
     }
     SnapshotFile::open(file).map_err(|error| damaged(file, error))
 }

@@ -1,6 +1,7 @@
 //! Transcripts: what was asked and what came back, step by step, kept in golden files that etcd wrote.
 //!
-//! A file is rewritten by running its test on etcd with `UPDATE_GOLDEN=1`; the agent never writes one.
+//! A file is rewritten by running its test on etcd with `UPDATE_GOLDEN=1`; the agent never writes one, but for
+//! what `agentctl` says.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -46,8 +47,22 @@ impl Transcript {
         let differences = expected.differences(self);
         assert!(
             differences.is_empty(),
-            "{golden}: {subject} differs from etcd 3.5:\n{differences}"
+            "{golden}: {subject} differs:\n{differences}"
         );
+    }
+
+    /// Compares with a golden file that is our own, or writes it.
+    ///
+    /// # Panics
+    /// When they differ.
+    pub fn check_own(&self, golden: &str) {
+        self.check("agentctl", golden, true);
+    }
+
+    /// What was asked and answered, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[(String, String)] {
+        &self.steps
     }
 
     fn to_text(&self) -> String {
@@ -62,7 +77,9 @@ impl Transcript {
         text
     }
 
-    fn parse(text: &str) -> Transcript {
+    /// Reads a golden file.
+    #[must_use]
+    pub fn parse(text: &str) -> Transcript {
         let mut parsed = Transcript::default();
         for line in text.lines() {
             match (line.strip_prefix("$ "), parsed.steps.last_mut()) {

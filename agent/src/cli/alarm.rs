@@ -12,8 +12,14 @@ use super::format::{self, Format, fields, json};
 #[derive(Debug, Subcommand)]
 pub(super) enum AlarmCommand {
     /// Alarms that are raised
+    #[command(
+        after_help = "NOSPACE: the store is full, puts are refused until something is deleted and compacted.\n\
+                      CORRUPT: a member's store differs from the others': replace it.\n\n\
+                      Example:\n  agentctl alarm list"
+    )]
     List,
     /// Clear all alarms; what raised them raises them again if it is still there
+    #[command(after_help = "Example:\n  agentctl alarm disarm")]
     Disarm,
 }
 

@@ -30,23 +30,13 @@ impl AuthCommand {
                 let answer = client
                     .change_auth(async |mut auth| auth.auth_enable(pb::AuthEnableRequest {}).await)
                     .await?;
-                session.show_line(
-                    &answer,
-                    |answer| json::only_header(answer.header.as_ref()),
-                    |out, answer| fields::header(out, answer.header.as_ref()),
-                    "Authentication Enabled",
-                )
+                session.show_done(&answer, answer.header.as_ref(), "Authentication Enabled")
             }
             Self::Disable => {
                 let answer = client
                     .change_auth(async |mut auth| auth.auth_disable(pb::AuthDisableRequest {}).await)
                     .await?;
-                session.show_line(
-                    &answer,
-                    |answer| json::only_header(answer.header.as_ref()),
-                    |out, answer| fields::header(out, answer.header.as_ref()),
-                    "Authentication Disabled",
-                )
+                session.show_done(&answer, answer.header.as_ref(), "Authentication Disabled")
             }
             Self::Status => {
                 let answer = client

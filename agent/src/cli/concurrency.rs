@@ -190,10 +190,7 @@ pub(super) async fn follow(
                 return Ok(());
             }
             if response.canceled && !response.cancel_reason.contains("no leader") {
-                return Err(CliError::failed(format!(
-                    "the member ended the watch: {}",
-                    response.cancel_reason
-                )));
+                return Err(CliError::watch_ended(&response.cancel_reason));
             }
             for event in &response.events {
                 next = event.kv.as_ref().map_or(next, |kv| kv.mod_revision + 1);

@@ -11,10 +11,13 @@ use crate::dev::{DEFAULT_DIR, Request, ask};
 #[derive(Debug, Subcommand)]
 pub(super) enum DevCommand {
     /// Kill a member, as if its provider were gone (SIGKILL)
+    #[command(after_help = "Example:\n  agentctl dev kill ovh")]
     Kill(HostArgs),
     /// Start a member that was killed
+    #[command(after_help = "Example:\n  agentctl dev start ovh")]
     Start(HostArgs),
     /// The members, and whether they run
+    #[command(after_help = "Example:\n  agentctl dev list")]
     List(DirArg),
 }
 

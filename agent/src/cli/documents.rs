@@ -214,7 +214,10 @@ impl Selection {
 pub(super) fn parse_kind(word: &str) -> Result<Kind, String> {
     Kind::from_word(word).ok_or_else(|| {
         let known: Vec<&str> = document::kinds().iter().map(|kind| kind.singular()).collect();
-        format!("no such kind; there are {}", known.join(", "))
+        format!(
+            "no such kind; there are {}; a key is shown by `agentctl kv get`",
+            known.join(", ")
+        )
     })
 }
 

@@ -69,6 +69,11 @@ impl CliError {
         }
     }
 
+    /// Did the cluster know the user, and refuse?
+    pub(crate) fn is_permission_denied(&self) -> bool {
+        self.message == "etcdserver: permission denied"
+    }
+
     /// What to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -77,6 +82,16 @@ impl CliError {
 
     pub(crate) fn has_hint(&self) -> bool {
         self.hint.is_some()
+    }
+
+    /// A member ended a watch, and said why in words that may hold a whole gRPC error.
+    pub(crate) fn watch_ended(reason: &str) -> Self {
+        let words = reason.rsplit_once(" desc = ").map_or(reason, |(_, words)| words);
+        let error = Self::failed(format!("the member ended the watch: {words}"));
+        match status_hint(Code::Unknown, words) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     /// What a file or directory refused.
@@ -165,12 +180,58 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
             "a transaction may hold 128 operations: split it",
         ),
         (
+            "given member URLs are invalid",
+            "write them http://HOST:2380 or https://HOST:2380, several with a comma between",
+        ),
+        (
+            "Peer URLs already exists",
+            "a member has that URL already: `agentctl member list` shows which",
+        ),
+        (
+            "can only promote a learner member which is in sync",
+            "it has not caught up yet: `agentctl endpoint status` shows how far it is; try again then",
+        ),
+        (
+            "can only promote a learner",
+            "it is a voter already: `agentctl member list`",
+        ),
+        (
+            "too many learner members",
+            "promote or remove the learner that is there first: `agentctl member list`",
+        ),
+        (
+            "not enough started members",
+            "start the members that are down first, or too few would be left to agree: `agentctl endpoint status`",
+        ),
+        (
+            "unhealthy cluster",
+            "members must reach each other before one comes or goes: `agentctl endpoint status`; try again then",
+        ),
+        (
+            "member not found",
+            "`agentctl member list` shows who belongs to the cluster",
+        ),
+        (
             "not leader",
             "ask the leader: `agentctl endpoint status` shows which it is",
         ),
         (
             "bad leader transferee",
             "name a voter: `agentctl member list` shows them",
+        ),
+        (
+            "too many requests",
+            "the member has more to do than it can keep up with: try again, with fewer at once",
+        ),
+        (
+            "request timed out",
+            "most members must be up to agree: `agentctl endpoint status` shows which are; a change may have \
+             been made",
+        ),
+        ("too large lease TTL", "a lease may live 9,000,000,000 seconds"),
+        (
+            "lease already exists",
+            "leave out --id: the cluster chooses one that is free",
         ),
         (
             "no leader",
@@ -183,6 +244,10 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         (
             "invalid user ID or password",
             "check the name, and type the password: --user NAME asks for it",
+        ),
+        (
+            "no password user",
+            "this user logs in by a client certificate: --cert FILE --key FILE, and no --user",
         ),
         (
             "permission denied",
@@ -199,6 +264,10 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
         (
             "user name already exists",
             "its password is changed with `agentctl user passwd NAME`",
+        ),
+        (
+            "role name already exists",
+            "its permissions are changed with `agentctl role grant-permission NAME ...`",
         ),
         ("user name not found", "`agentctl user list` shows who there is"),
         (
@@ -251,6 +320,15 @@ mod tests {
         assert_eq!(
             CliError::from(status).text(),
             "error: etcdserver: not leader\nask the leader: `agentctl endpoint status` shows which it is\n"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_watch_is_said_without_grpcs_words() {
+        let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        assert_eq!(
+            CliError::watch_ended(reason).text().lines().next(),
+            Some("error: the member ended the watch: etcdserver: permission denied")
         );
     }
 

@@ -13,6 +13,7 @@ use super::format::{fields, json};
 #[derive(Debug, Subcommand)]
 pub(super) enum LeaseCommand {
     /// Make a lease; prints its id
+    #[command(after_help = "Example:\n  agentctl lease grant 60")]
     Grant {
         /// Seconds it lives without being renewed
         #[arg(value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
@@ -22,12 +23,14 @@ pub(super) enum LeaseCommand {
         id: i64,
     },
     /// End a lease now; its keys go with it
+    #[command(after_help = "Example:\n  agentctl lease revoke 32695410dcc0ca06")]
     Revoke {
         /// The lease (hexadecimal)
         #[arg(value_name = "ID", value_parser = parse_id)]
         id: i64,
     },
-    /// How long a lease has left
+    /// How many seconds a lease has left
+    #[command(after_help = "Example:\n  agentctl lease timetolive 32695410dcc0ca06 --keys")]
     Timetolive {
         /// The lease (hexadecimal)
         #[arg(value_name = "ID", value_parser = parse_id)]
@@ -37,8 +40,10 @@ pub(super) enum LeaseCommand {
         keys: bool,
     },
     /// All leases
+    #[command(after_help = "Example:\n  agentctl lease list")]
     List,
     /// Renew a lease until Ctrl-C
+    #[command(after_help = "Example:\n  agentctl lease keep-alive 32695410dcc0ca06")]
     KeepAlive(KeepAliveArgs),
 }
 

@@ -144,6 +144,8 @@ struct Mirror<'a> {
 
 impl Mirror<'_> {
     async fn run(&mut self, once: bool) -> Result<(), CliError> {
+        // With nothing to copy yet, a destination that is not there would go unnoticed.
+        self.to.status().await?;
         if self.next_revision == 0 {
             self.next_revision = self.copy().await? + 1;
         }
@@ -200,10 +202,7 @@ impl Mirror<'_> {
                 .hint("leave out --rev: everything is copied again, then followed"));
             }
             if response.canceled && !response.cancel_reason.contains("no leader") {
-                return Err(CliError::failed(format!(
-                    "the member ended the watch: {}",
-                    response.cancel_reason
-                )));
+                return Err(CliError::watch_ended(&response.cancel_reason));
             }
             for events in revisions(&response.events) {
                 let changes = events.iter().filter_map(|event| self.change(event));

@@ -1,6 +1,9 @@
 //! `agentctl member` and `agentctl move-leader`: who belongs to the cluster, and who leads it.
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand};
+use prost::Message;
 use proto::etcdserverpb as pb;
 
 use super::Session;
@@ -11,16 +14,32 @@ use super::format::{self, Format, fields, json};
 #[derive(Debug, Subcommand)]
 pub(super) enum MemberCommand {
     /// All members
+    #[command(after_help = "Examples:\n  agentctl member list\n  agentctl member list -w json")]
     List,
-    /// Admit a host as a member; example: agentctl member add ovh --peer-urls=http://10.0.0.1:2380
+    /// Admit a host as a member; prints what to type there
+    #[command(
+        after_help = "It counts as a voter once it runs and has caught up: until then nothing depends on it.\n\n\
+                      Examples:\n  agentctl member add ovh --peer-urls=http://10.0.0.1:2380\n  \
+                      agentctl member add ovh --peer-urls=http://10.0.0.1:2380 --learner"
+    )]
     Add(AddArgs),
-    /// Make a learner that has caught up a voter; example: agentctl member promote ovh
+    /// Make a learner that has caught up a voter
+    #[command(after_help = "Example:\n  agentctl member promote ovh")]
     Promote(OneArgs),
-    /// Remove a member for good: it stops by itself; example: agentctl member remove ovh
+    /// Remove a member for good: it stops by itself
+    #[command(
+        after_help = "Its data directory is of no use afterwards.\n\nExample:\n  agentctl member remove ovh"
+    )]
     Remove(OneArgs),
-    /// Tell where a member's peers reach it from now on; example: agentctl member update ovh --peer-urls=http://10.0.0.9:2380
+    /// Tell where a member's peers reach it from now on
+    #[command(after_help = "Example:\n  agentctl member update ovh --peer-urls=http://10.0.0.9:2380")]
     Update(UpdateArgs),
-    /// Remove a member that lost its data and admit its host anew; example: agentctl member replace ovh
+    /// Remove a member that lost its data and admit its host anew
+    #[command(
+        after_help = "Its host keeps name and URLs and gets a new member id: the old one may have votes that are \
+                      forgotten.\nStart it there with an empty data directory.\n\nExample:\n  \
+                      agentctl member replace ovh"
+    )]
     Replace(OneArgs),
 }
 
@@ -55,6 +74,9 @@ pub(super) struct UpdateArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Nobody's writes are lost; they wait for about a round trip.\n\nExample:\n  agentctl move-leader ionos"
+)]
 pub(super) struct MoveLeaderArgs {
     /// The next leader: its host, or its member id (hexadecimal)
     #[arg(value_name = "HOST|ID")]
@@ -96,9 +118,15 @@ impl AddArgs {
         let response = session.client.member_add(request).await?;
         let added = response.member.clone().unwrap_or_default();
         let text = format!(
-            "{}\n\nnow start it on its host, with an empty data directory:\n  {}",
+            "{}\n\nnow start it on its host, with an empty data directory, and certificates and other flags as on the \
+             others:\n  {}\nit {}; see: agentctl member list",
             changed(added.id, "added to", response.header.as_ref()),
-            run_line(&self.name, &added, &response.members)
+            run_line(&self.name, &added, &response.members),
+            if added.is_learner {
+                "follows until `agentctl member promote` makes it a voter"
+            } else {
+                "votes once it has caught up"
+            }
         );
         session.show_line(&response, json::member_add, added_fields, &text)
     }
@@ -113,10 +141,10 @@ impl UpdateArgs {
         };
         let response = session.client.member_update(request).await?;
         let line = changed(id, "updated in", response.header.as_ref());
-        session.show_line(
+        show_members(
+            session,
             &response,
-            |answer| json::members(answer.header.as_ref(), &answer.members),
-            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            (response.header.as_ref(), &response.members),
             &line,
         )
     }
@@ -127,10 +155,10 @@ impl OneArgs {
         let id = id_of(session, &self.member).await?;
         let response = session.client.member_promote(id).await?;
         let line = changed(id, "promoted in", response.header.as_ref());
-        session.show_line(
+        show_members(
+            session,
             &response,
-            |answer| json::members(answer.header.as_ref(), &answer.members),
-            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            (response.header.as_ref(), &response.members),
             &line,
         )
     }
@@ -139,10 +167,10 @@ impl OneArgs {
         let id = id_of(session, &self.member).await?;
         let response = session.client.member_remove(id).await?;
         let line = changed(id, "removed from", response.header.as_ref());
-        session.show_line(
+        show_members(
+            session,
             &response,
-            |answer| json::members(answer.header.as_ref(), &answer.members),
-            |out, answer| fields::members(out, answer.header.as_ref(), &answer.members),
+            (response.header.as_ref(), &response.members),
             &line,
         )
     }
@@ -176,6 +204,21 @@ impl OneArgs {
     }
 }
 
+/// The answer to a change: a line, or all members as they are now.
+fn show_members<M: Message>(
+    session: &Session,
+    answer: &M,
+    (header, members): (Option<&pb::ResponseHeader>, &[pb::Member]),
+    line: &str,
+) -> Result<(), CliError> {
+    session.show_line(
+        answer,
+        |_| json::members(header, members),
+        |out, _| fields::members(out, header, members),
+        line,
+    )
+}
+
 /// etcdctl's line.
 fn changed(id: u64, what: &str, header: Option<&pb::ResponseHeader>) -> String {
     let cluster = header.map_or(0, |header| header.cluster_id);
@@ -197,12 +240,41 @@ fn run_line(name: &str, added: &pb::Member, members: &[pb::Member]) -> String {
         let urls = member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"));
         urls.collect::<Vec<_>>()
     };
-    let cluster: Vec<String> = members.iter().flat_map(named).collect();
-    let urls = added.peer_ur_ls.join(",");
+    let mut cluster: Vec<String> = members.iter().flat_map(named).collect();
+    cluster.sort_unstable();
+    let mut listen = format!("--listen-peer-urls {}", added.peer_ur_ls.join(","));
+    let client_url = client_url(added, members);
+    if let Some(url) = &client_url {
+        listen.push_str(&format!(" --listen-client-urls {url}"));
+    }
+    let urls = added.peer_ur_ls.iter().chain(&client_url);
+    if urls.into_iter().any(|url| is_plain_and_remote(url)) {
+        listen.push_str(" --allow-plaintext");
+    }
     format!(
-        "agent run --name {name} --listen-peer-urls {urls} --initial-cluster-state existing --initial-cluster {}",
+        "agent run --name {name} --initial-cluster-state existing \\\n    --initial-cluster {} \\\n    {listen}",
         cluster.join(",")
     )
+}
+
+/// Where clients would reach the new member if they reach it as they reach the others: at the same port.
+fn client_url(added: &pb::Member, members: &[pb::Member]) -> Option<String> {
+    let theirs = members.iter().find_map(|member| member.client_ur_ls.first())?;
+    let (scheme, theirs) = theirs.split_once("://")?;
+    let (_, port) = theirs.rsplit_once(':')?;
+    let (_, address) = added.peer_ur_ls.first()?.split_once("://")?;
+    let (host, _) = address.rsplit_once(':')?;
+    Some(format!("{scheme}://{host}:{port}"))
+}
+
+/// Would `agent run` want to be told that this network is private?
+fn is_plain_and_remote(url: &str) -> bool {
+    let Some(address) = url.strip_prefix("http://") else {
+        return false;
+    };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    host != "localhost" && host.parse::<IpAddr>().map_or(true, |ip| !ip.is_loopback())
 }
 
 async fn id_of(session: &Session, member: &str) -> Result<u64, CliError> {
@@ -212,7 +284,8 @@ async fn id_of(session: &Session, member: &str) -> Result<u64, CliError> {
 
 fn find_or_say<'a>(members: &'a [pb::Member], target: &str) -> Result<&'a pb::Member, CliError> {
     find(members, target).ok_or_else(|| {
-        let names: Vec<String> = members.iter().map(show).collect();
+        let mut names: Vec<String> = members.iter().map(show).collect();
+        names.sort_unstable();
         CliError::failed(format!("no member `{target}`"))
             .hint(format!("the members are {}", names.join(", ")))
     })
@@ -230,7 +303,7 @@ impl MoveLeaderArgs {
         let at = members.iter().find(|member| member.id == leader);
         let url = at.and_then(|member| member.client_ur_ls.first()).ok_or_else(|| {
             CliError::failed("the cluster has no leader now")
-                .hint("an election takes a second or two: try again")
+                .hint("an election takes a second or two; if it does not come, `agentctl endpoint status` shows who is up")
         })?;
         let response = session.client.only(url)?.move_leader(target.id).await?;
         let line = format!("Leadership transferred from {leader:x} to {:x}", target.id);
@@ -338,8 +411,18 @@ mod tests {
     #[test]
     fn what_to_type_on_the_new_host() {
         let members = members();
-        expect!["agent run --name liquidweb --listen-peer-urls http://127.0.0.1:22380 --initial-cluster-state existing --initial-cluster ovh=http://127.0.0.1:2380,ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380"]
-            .assert_eq(&run_line("liquidweb", &members[2], &members));
+        expect![[r#"
+            agent run --name liquidweb --initial-cluster-state existing \
+                --initial-cluster ionos=http://127.0.0.1:12380,liquidweb=http://127.0.0.1:22380,ovh=http://127.0.0.1:2380 \
+                --listen-peer-urls http://127.0.0.1:22380 --listen-client-urls http://127.0.0.1:2379"#]]
+        .assert_eq(&run_line("liquidweb", &members[2], &members));
+        let remote = pb::Member {
+            peer_ur_ls: vec!["http://67.0.0.30:2380".into()],
+            ..members[2].clone()
+        };
+        assert!(run_line("liquidweb", &remote, &members).ends_with(
+            "--listen-peer-urls http://67.0.0.30:2380 --listen-client-urls http://67.0.0.30:2379 --allow-plaintext"
+        ));
         expect!["Member               c3 added to cluster                1"].assert_eq(&changed(
             0xc3,
             "added to",

@@ -13,6 +13,7 @@ mod client;
 mod cloud_init;
 mod cluster;
 mod concurrency;
+mod defrag;
 mod delete;
 mod dev;
 mod documents;
@@ -40,10 +41,12 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use error::CliError;
+use kv::KvCommand;
 use options::GlobalOptions;
 use session::Session;
 
@@ -54,11 +57,11 @@ use session::Session;
     version,
     max_term_width = 100,
     disable_help_flag = true,
-    disable_help_subcommand = true,
     after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
                   ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
+                  TIME is written 500ms, 5s or 1m30s.\n\
                   Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND` ends with that of COMMAND.\n\
-                  `agentctl COMMAND --help` says more."
+                  `agentctl COMMAND --help` says more, with examples."
 )]
 struct Cli {
     #[command(flatten)]
@@ -92,6 +95,8 @@ enum Command {
     /// Forget the history before a revision
     #[command(visible_alias = "compaction")]
     Compact(kv::compact::CompactArgs),
+    /// Give free space of an etcd's members back to the file system
+    Defrag(defrag::DefragArgs),
     /// Hand leadership to another member
     MoveLeader(member::MoveLeaderArgs),
     /// Leases: keys that go when nobody renews them
@@ -127,13 +132,15 @@ enum Command {
     /// Print the completion script of a shell
     #[command(after_help = "bash: source <(agentctl completion bash)\n\
                             zsh:  agentctl completion zsh > \"${fpath[1]}/_agentctl\"\n\
-                            fish: agentctl completion fish > ~/.config/fish/completions/agentctl.fish")]
+                            fish: agentctl completion fish > ~/.config/fish/completions/agentctl.fish\n\n\
+                            Example:\n  source <(agentctl completion bash)")]
     Completion {
         /// Your shell
         #[arg(value_enum)]
         shell: Shell,
     },
     /// The version of this program, and of the cluster if it answers
+    #[command(after_help = "Example:\n  agentctl version")]
     Version,
 }
 
@@ -162,7 +169,26 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches(&Cli::command().try_get_matches_from(args)?)
+    let matches = command().try_get_matches_from(args).map_err(name_the_group)?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn command() -> clap::Command {
+    // `agentctl help kv put` does it for all of them.
+    Cli::command().mut_subcommands(|command| command.disable_help_subcommand(true))
+}
+
+/// Etcdctl's own words for keys are not at the top here: whoever knows them is told where they are.
+fn name_the_group(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if KvCommand::has_subcommand(word) {
+        let tip = format!("keys are under `agentctl kv`: agentctl kv {word}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        error.remove(ContextKind::SuggestedSubcommand);
+    }
+    error
 }
 
 fn finish(result: Result<(), CliError>) -> ExitCode {
@@ -192,6 +218,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Endpoint(command) => command.run(&session).await,
         Command::Alarm(command) => command.run(&session).await,
         Command::Compact(args) => args.run(&session).await,
+        Command::Defrag(args) => args.run(&session).await,
         Command::MoveLeader(args) => args.run(&session).await,
         Command::Lease(command) => command.run(&session).await,
         Command::Lock(args) => args.run(&session).await,
@@ -209,7 +236,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
 
 fn completion(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "agentctl", &mut script);
+    clap_complete::generate(shell, &mut command(), "agentctl", &mut script);
     format::write(&script)
 }
 
@@ -269,6 +296,7 @@ mod tests {
             "endpoint status --cluster",
             "endpoint health",
             "endpoint hashkv --rev 7",
+            "defrag --cluster",
             "move-leader ionos",
             "lease grant 60",
             "lease grant 60 --id ff",
@@ -345,6 +373,35 @@ mod tests {
         let command = Cli::command();
         let global: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
         check(&command, &global);
+    }
+
+    #[test]
+    fn etcdctls_words_for_keys_are_shown_the_way() {
+        let said = |word: &str| {
+            let line = ["agentctl", word, "a", "1"].map(OsString::from);
+            parse(line).unwrap_err().to_string()
+        };
+        assert!(said("put").contains("tip: keys are under `agentctl kv`: agentctl kv put"));
+        assert!(!said("frobnicate").contains("agentctl kv"));
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                for subcommand in command.get_subcommands() {
+                    check(subcommand, &path);
+                }
+                return;
+            }
+            let after = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(after.contains("Example"), "{path} shows no example");
+        }
+        check(&Cli::command(), "");
     }
 
     #[test]

@@ -23,68 +23,26 @@ const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalOptions {
     /// Members to ask [default: 127.0.0.1:2379]
-    #[arg(
-        long,
-        global = true,
-        value_name = "HOST:PORT,...",
-        env = "AGENTCTL_ENDPOINTS",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "HOST:PORT,...")]
     endpoints: Option<String>,
     /// User to act as; the password is asked for when it is not given
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME[:PASSWORD]",
-        env = "AGENTCTL_USER",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "NAME[:PASSWORD]")]
     user: Option<String>,
     /// The user's password, which others on this machine may see: better in AGENTCTL_PASSWORD
-    #[arg(
-        long,
-        global = true,
-        value_name = "PASSWORD",
-        env = "AGENTCTL_PASSWORD",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// Certificate authority that signed the members' certificates [default: those of this machine]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "AGENTCTL_CACERT",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
     /// Client certificate that says who you are
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "AGENTCTL_CERT",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// Key of the client certificate
     // Commands have a KEY of their own: ids are one name space.
-    #[arg(
-        id = "tls_key",
-        long = "key",
-        global = true,
-        value_name = "FILE",
-        env = "AGENTCTL_KEY",
-        hide_env = true
-    )]
+    #[arg(id = "tls_key", long = "key", global = true, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// Accept any certificate: for tests only
-    #[arg(
-        long,
-        global = true,
-        env = "AGENTCTL_INSECURE_SKIP_TLS_VERIFY",
-        hide_env = true
-    )]
+    #[arg(long, global = true)]
     insecure_skip_tls_verify: bool,
     /// Plain text where an endpoint does not say http:// or https://; here because etcdctl has it
     #[arg(
@@ -103,32 +61,26 @@ pub(super) struct GlobalOptions {
         long = "write-out",
         global = true,
         value_name = "FORMAT",
-        value_enum,
-        env = "AGENTCTL_WRITE_OUT",
-        hide_env = true
+        value_enum
     )]
     format: Option<Format>,
     /// Show keys and values as hexadecimal bytes
-    #[arg(long, global = true, env = "AGENTCTL_HEX", hide_env = true)]
+    #[arg(long, global = true)]
     hex: bool,
     /// How long a command may take [default: 5s]
-    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse,
-        env = "AGENTCTL_COMMAND_TIMEOUT", hide_env = true)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     command_timeout: Option<Duration>,
     /// How long to wait for a connection to one member [default: 2s]
-    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse,
-        env = "AGENTCTL_DIAL_TIMEOUT", hide_env = true)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     dial_timeout: Option<Duration>,
     /// How often to ask a silent member whether it is still there [default: 2s]
-    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse,
-        env = "AGENTCTL_KEEPALIVE_TIME", hide_env = true)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     keepalive_time: Option<Duration>,
     /// How long it may take to answer that [default: 6s]
-    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse,
-        env = "AGENTCTL_KEEPALIVE_TIMEOUT", hide_env = true)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     keepalive_timeout: Option<Duration>,
     /// Say on standard error which member was asked, and what came of it
-    #[arg(long, global = true, env = "AGENTCTL_DEBUG", hide_env = true)]
+    #[arg(long, global = true)]
     debug: bool,
     /// Say what a command does and takes
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
@@ -142,32 +94,36 @@ impl GlobalOptions {
     }
 
     fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<Session, CliError> {
-        let etcdctl = Etcdctl { environment };
-        if self.debug || etcdctl.flag("DEBUG")? {
+        let variables = Variables { environment };
+        if variables.flag("DEBUG", self.debug.then_some(true), false)? {
             show_debug();
         }
-        let endpoints = endpoints(self.endpoints.as_deref(), etcdctl.text("ENDPOINTS").as_deref());
-        let in_clear = self.insecure_transport.unwrap_or(true);
+        let endpoints = endpoints(variables.text("ENDPOINTS", self.endpoints).as_deref());
+        let path =
+            |name, given: Option<PathBuf>| given.or_else(|| variables.text(name, None).map(PathBuf::from));
         let files = TlsFiles {
-            cacert: self.cacert.or_else(|| etcdctl.text("CACERT").map(PathBuf::from)),
-            cert: self.cert.or_else(|| etcdctl.text("CERT").map(PathBuf::from)),
-            key: self.tls_key.or_else(|| etcdctl.text("KEY").map(PathBuf::from)),
-            insecure_skip_verify: self.insecure_skip_tls_verify
-                || etcdctl.flag("INSECURE_SKIP_TLS_VERIFY")?,
-            required: !in_clear,
+            cacert: path("CACERT", self.cacert),
+            cert: path("CERT", self.cert),
+            key: path("KEY", self.tls_key),
+            insecure_skip_verify: variables.flag(
+                "INSECURE_SKIP_TLS_VERIFY",
+                self.insecure_skip_tls_verify.then_some(true),
+                false,
+            )?,
+            required: !variables.flag("INSECURE_TRANSPORT", self.insecure_transport, true)?,
         };
         // Members that are found later, by `endpoint status`, may want TLS only if one that was named does.
         let needed = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-        let dial = etcdctl.duration(self.dial_timeout, "DIAL_TIMEOUT", DEFAULT_DIAL_TIMEOUT)?;
-        let command = etcdctl.duration(self.command_timeout, "COMMAND_TIMEOUT", DEFAULT_COMMAND_TIMEOUT)?;
-        let time = etcdctl.duration(self.keepalive_time, "KEEPALIVE_TIME", DEFAULT_KEEP_ALIVE_TIME)?;
-        let timeout = etcdctl.duration(
-            self.keepalive_timeout,
+        let dial = variables.duration("DIAL_TIMEOUT", self.dial_timeout, DEFAULT_DIAL_TIMEOUT)?;
+        let command = variables.duration("COMMAND_TIMEOUT", self.command_timeout, DEFAULT_COMMAND_TIMEOUT)?;
+        let time = variables.duration("KEEPALIVE_TIME", self.keepalive_time, DEFAULT_KEEP_ALIVE_TIME)?;
+        let timeout = variables.duration(
             "KEEPALIVE_TIMEOUT",
+            self.keepalive_timeout,
             DEFAULT_KEEP_ALIVE_TIMEOUT,
         )?;
-        let user = self.user.or_else(|| etcdctl.text("USER"));
-        let password = self.password.or_else(|| etcdctl.text("PASSWORD"));
+        let user = variables.text("USER", self.user);
+        let password = variables.text("PASSWORD", self.password);
         let client = Client::new(ClientOptions {
             endpoints,
             dial_timeout: dial,
@@ -179,62 +135,72 @@ impl GlobalOptions {
         })?;
         Ok(Session {
             client,
-            format: match self.format {
-                None => etcdctl.format()?,
-                given => given,
-            },
-            hex: self.hex || etcdctl.flag("HEX")?,
+            format: variables.format(self.format)?,
+            hex: variables.flag("HEX", self.hex.then_some(true), false)?,
         })
     }
 }
 
-/// What etcdctl's own variables say, for those who have them set already.
-struct Etcdctl<'a> {
+/// What the environment says where the command line does not: our own variables, and behind each etcdctl's, for
+/// those who have them set already. An empty one says nothing.
+struct Variables<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl Etcdctl<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        (self.environment)(&format!("ETCDCTL_{name}")).filter(|value| !value.is_empty())
+impl Variables<'_> {
+    /// The variable that is set, with its value.
+    fn find(&self, name: &str) -> Option<(String, String)> {
+        ["AGENTCTL", "ETCDCTL"].into_iter().find_map(|program| {
+            let variable = format!("{program}_{name}");
+            let value = (self.environment)(&variable).filter(|value| !value.trim().is_empty())?;
+            Some((variable, value))
+        })
     }
 
-    fn flag(&self, name: &str) -> Result<bool, CliError> {
-        match self.text(name).as_deref() {
-            None | Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
-            Some(other) => Err(CliError::usage(format!(
-                "ETCDCTL_{name}: `{other}` is neither true nor false"
+    fn text(&self, name: &str, given: Option<String>) -> Option<String> {
+        given.or_else(|| self.find(name).map(|(_, value)| value))
+    }
+
+    fn flag(&self, name: &str, given: Option<bool>, default: bool) -> Result<bool, CliError> {
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        let Some((variable, value)) = self.find(name) else {
+            return Ok(default);
+        };
+        match value.as_str() {
+            "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(false),
+            "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(true),
+            other => Err(CliError::usage(format!(
+                "{variable}: `{other}` is neither true nor false"
             ))),
         }
     }
 
-    fn duration(&self, given: Option<Duration>, name: &str, default: Duration) -> Result<Duration, CliError> {
-        match (given, self.text(name)) {
+    fn duration(&self, name: &str, given: Option<Duration>, default: Duration) -> Result<Duration, CliError> {
+        match (given, self.find(name)) {
             (Some(given), _) => Ok(given),
-            (None, Some(text)) => {
-                duration::parse(&text).map_err(|why| CliError::usage(format!("ETCDCTL_{name}: {why}")))
+            (None, Some((variable, value))) => {
+                duration::parse(&value).map_err(|why| CliError::usage(format!("{variable}: {why}")))
             }
             (None, None) => Ok(default),
         }
     }
 
-    fn format(&self) -> Result<Option<Format>, CliError> {
-        let parse = |text: String| {
-            Format::from_str(&text, true).map_err(|_| {
-                CliError::usage(format!("ETCDCTL_WRITE_OUT: there is no format `{text}`"))
-                    .hint("simple, json, table, fields or protobuf")
-            })
+    fn format(&self, given: Option<Format>) -> Result<Option<Format>, CliError> {
+        let (None, Some((variable, value))) = (given, self.find("WRITE_OUT")) else {
+            return Ok(given);
         };
-        self.text("WRITE_OUT").map(parse).transpose()
+        Format::from_str(&value, true).map(Some).map_err(|_| {
+            CliError::usage(format!("{variable}: there is no format `{value}`"))
+                .hint("simple, json, table, fields or protobuf")
+        })
     }
 }
 
-/// The flag or our own variable, else etcdctl's variable, else this machine.
-fn endpoints(ours: Option<&str>, etcdctl: Option<&str>) -> Vec<String> {
-    let given = [ours, etcdctl]
-        .into_iter()
-        .flatten()
-        .find(|list| !list.trim().is_empty());
+/// The members named, else this machine's.
+fn endpoints(given: Option<&str>) -> Vec<String> {
+    let given = given.filter(|list| !list.trim().is_empty());
     let list = given.unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::trim);
     list.filter(|endpoint| !endpoint.is_empty())
         .map(str::to_owned)
@@ -292,20 +258,28 @@ mod tests {
         options: GlobalOptions,
     }
 
-    fn settle(args: &[&str], etcdctl: &[(&str, &str)]) -> Result<Session, CliError> {
+    fn settle(args: &[&str], variables: &[(&str, &str)]) -> Result<Session, CliError> {
         let line = Line::try_parse_from(["agentctl"].iter().chain(args)).unwrap();
         line.options.settle(&|name| {
-            let found = etcdctl.iter().find(|(known, _)| *known == name);
+            let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
     fn endpoints_come_from_the_nearest_place() {
-        assert_eq!(endpoints(None, None), ["127.0.0.1:2379"]);
-        assert_eq!(endpoints(None, Some("a:1, b:2,")), ["a:1", "b:2"]);
-        assert_eq!(endpoints(Some("c:3"), Some("a:1")), ["c:3"]);
-        assert_eq!(endpoints(Some(" "), Some("a:1")), ["a:1"]);
+        let found = |args: &[&str], variables: &[(&str, &str)]| {
+            settle(args, variables).unwrap().client.endpoints().to_vec()
+        };
+        let both = [("ETCDCTL_ENDPOINTS", "a:1, b:2,"), ("AGENTCTL_ENDPOINTS", "c:3")];
+        assert_eq!(found(&[], &[]), ["127.0.0.1:2379"]);
+        assert_eq!(found(&[], &both[..1]), ["a:1", "b:2"]);
+        assert_eq!(found(&[], &both), ["c:3"]);
+        assert_eq!(found(&["--endpoints", "d:4"], &both), ["d:4"]);
+        assert_eq!(
+            found(&[], &[both[0], ("AGENTCTL_ENDPOINTS", " ")]),
+            ["a:1", "b:2"]
+        );
     }
 
     #[test]

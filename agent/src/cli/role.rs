@@ -90,12 +90,7 @@ async fn add(session: &Session, role: String) -> Result<(), CliError> {
         .client
         .change_auth(async |mut auth| auth.role_add(request.clone()).await)
         .await?;
-    session.show_line(
-        &answer,
-        |answer| json::only_header(answer.header.as_ref()),
-        |out, answer| fields::header(out, answer.header.as_ref()),
-        &line,
-    )
+    session.show_done(&answer, answer.header.as_ref(), &line)
 }
 
 async fn get(session: &Session, role: String) -> Result<(), CliError> {
@@ -142,12 +137,7 @@ async fn delete(session: &Session, role: String) -> Result<(), CliError> {
         .client
         .change_auth(async |mut auth| auth.role_delete(request.clone()).await)
         .await?;
-    session.show_line(
-        &answer,
-        |answer| json::only_header(answer.header.as_ref()),
-        |out, answer| fields::header(out, answer.header.as_ref()),
-        &line,
-    )
+    session.show_done(&answer, answer.header.as_ref(), &line)
 }
 
 impl GrantArgs {
@@ -171,12 +161,7 @@ impl GrantArgs {
             .client
             .change_auth(async |mut auth| auth.role_grant_permission(request.clone()).await)
             .await?;
-        session.show_line(
-            &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
-            &line,
-        )
+        session.show_done(&answer, answer.header.as_ref(), &line)
     }
 }
 
@@ -193,12 +178,7 @@ impl RevokeArgs {
             .client
             .change_auth(async |mut auth| auth.role_revoke_permission(request.clone()).await)
             .await?;
-        session.show_line(
-            &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
-            &line,
-        )
+        session.show_done(&answer, answer.header.as_ref(), &line)
     }
 }
 

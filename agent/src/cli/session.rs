@@ -1,13 +1,14 @@
 //! What every command is given: the way to the cluster, and how answers are to be shown.
 
 use prost::Message;
+use proto::etcdserverpb as pb;
 use serde_json::Value;
 
 use super::client::Client;
 use super::error::CliError;
-use super::format::fields::Fields;
+use super::format::fields::{self, Fields};
 use super::format::simple::Style;
-use super::format::{self, Format};
+use super::format::{self, Format, json};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -53,6 +54,21 @@ impl Session {
             out.extend_from_slice(line.as_bytes());
             out.push(b'\n');
         })
+    }
+
+    /// The same, for answers that hold nothing but their header.
+    pub(super) fn show_done<M: Message>(
+        &self,
+        answer: &M,
+        header: Option<&pb::ResponseHeader>,
+        line: &str,
+    ) -> Result<(), CliError> {
+        self.show_line(
+            answer,
+            |_| json::only_header(header),
+            |out, _| fields::header(out, header),
+            line,
+        )
     }
 
     pub(super) fn style(&self) -> Style {

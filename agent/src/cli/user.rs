@@ -156,10 +156,9 @@ impl AddArgs {
             .client
             .change_auth(async |mut auth| auth.user_add(request.clone()).await)
             .await?;
-        session.show_line(
+        session.show_done(
             &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
+            answer.header.as_ref(),
             &format!("User {} created", request.name),
         )
     }
@@ -177,12 +176,7 @@ impl PasswdArgs {
             .client
             .change_auth(async |mut auth| auth.user_change_password(request.clone()).await)
             .await?;
-        session.show_line(
-            &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
-            "Password updated",
-        )
+        session.show_done(&answer, answer.header.as_ref(), "Password updated")
     }
 }
 
@@ -249,12 +243,7 @@ async fn delete(session: &Session, user: String) -> Result<(), CliError> {
         .client
         .change_auth(async |mut auth| auth.user_delete(request.clone()).await)
         .await?;
-    session.show_line(
-        &answer,
-        |answer| json::only_header(answer.header.as_ref()),
-        |out, answer| fields::header(out, answer.header.as_ref()),
-        &line,
-    )
+    session.show_done(&answer, answer.header.as_ref(), &line)
 }
 
 impl RoleArgs {
@@ -268,12 +257,7 @@ impl RoleArgs {
             .client
             .change_auth(async |mut auth| auth.user_grant_role(request.clone()).await)
             .await?;
-        session.show_line(
-            &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
-            &line,
-        )
+        session.show_done(&answer, answer.header.as_ref(), &line)
     }
 
     async fn revoke(self, session: &Session) -> Result<(), CliError> {
@@ -286,12 +270,7 @@ impl RoleArgs {
             .client
             .change_auth(async |mut auth| auth.user_revoke_role(request.clone()).await)
             .await?;
-        session.show_line(
-            &answer,
-            |answer| json::only_header(answer.header.as_ref()),
-            |out, answer| fields::header(out, answer.header.as_ref()),
-            &line,
-        )
+        session.show_done(&answer, answer.header.as_ref(), &line)
     }
 }
 

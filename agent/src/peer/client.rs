@@ -30,6 +30,11 @@ use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, channel, wire};
 
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
+/// After each stream that a peer did not open. Short: openraft cannot end a replication meanwhile, and a member that
+/// comes back is to be caught up at once.
+const STREAM_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
+const LONGEST_STREAM_PAUSE: Duration = Duration::from_millis(100);
+
 /// By member and its URLs: a member that moves gets a new connection.
 type KeptPeers = BTreeMap<(NodeId, Vec<String>), Peer>;
 type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -92,6 +97,7 @@ impl PeerNetwork {
                 node.name.clone()
             },
             answers: true,
+            streams_refused: 0,
         }
     }
 }
@@ -175,6 +181,8 @@ pub struct PeerClient {
     name: String,
     /// Whether the last heartbeat was answered: a change is worth a line, every failure is not.
     answers: bool,
+    /// Streams in a row that could not be opened.
+    streams_refused: usize,
 }
 
 impl PeerClient {
@@ -204,6 +212,32 @@ impl PeerClient {
             self.urls = node.peer_urls;
         }
         self.peer.clone().map_err(|status| rpc_error(&status))
+    }
+
+    /// Opens a stream of appends. openraft backs off before a request of a stream that it has; for a stream that it
+    /// did not get it asks again at once, and a lost member would cost the leader a whole processor. So this waits.
+    async fn open_stream(
+        &mut self,
+        requests: impl Stream<Item = proto::peer::AppendRequest> + Send + 'static,
+    ) -> Result<tonic::Streaming<proto::peer::AppendResponse>, RPCError<TypeConfig>> {
+        let opened = match self.peer() {
+            Ok(mut peer) => peer.append(requests).await.map_err(|status| rpc_error(&status)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(answers) => {
+                self.streams_refused = 0;
+                Ok(answers.into_inner())
+            }
+            Err(error) => {
+                let pause = STREAM_PAUSES
+                    .get(self.streams_refused)
+                    .unwrap_or(&LONGEST_STREAM_PAUSE);
+                self.streams_refused += 1;
+                tokio::time::sleep(*pause).await;
+                Err(error)
+            }
+        }
     }
 
     async fn ask_for_vote(
@@ -255,12 +289,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         }
         Box::pin(async move {
             let requests = input.map(|request| wire::append_to_wire(&request));
-            let answers = self
-                .peer()?
-                .append(requests)
-                .await
-                .map_err(|status| rpc_error(&status))?;
-            let answers = answers.into_inner().map(|answer| {
+            let answers = self.open_stream(requests).await?.map(|answer| {
                 let answer = answer.map_err(|status| rpc_error(&status))?;
                 wire::append_result_from_wire(answer).map_err(network_error)
             });
@@ -387,4 +416,33 @@ fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn network_error(error: wire::WireError) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member that is lost for an hour must not cost the leader a processor meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_are_refused_are_not_asked_for_at_once_again() {
+        let mut network = PeerNetwork::new(
+            Identity {
+                cluster_id: 1,
+                member_id: 1,
+            },
+            PeerTimeouts {
+                connect: Duration::from_secs(1),
+                keep_alive: Duration::from_secs(1),
+            },
+        );
+        // Without a URL it is refused without a connection.
+        let mut client = network.new_client(2, &Node::default()).await;
+        let started = tokio::time::Instant::now();
+        for _ in 0..12 {
+            let option = RPCOption::new(Duration::from_secs(1));
+            let refused = client.stream_append(futures::stream::pending(), option).await;
+            assert!(matches!(refused, Err(RPCError::Unreachable(_))));
+        }
+        assert!(started.elapsed() >= Duration::from_secs(1));
+    }
 }

@@ -3,15 +3,10 @@
 use crate::names::Names;
 
 /// Commands whose answers come by id, by expiry or as the members answered: in no order that means anything.
-const UNORDERED: [&str; 4] = [
-    "etcdctl endpoint",
-    "etcdctl member list",
-    "etcdctl lease list",
-    "etcdctl defrag --cluster",
-];
+const UNORDERED: [&str; 4] = ["endpoint", "member list", "lease list", "defrag --cluster"];
 
 /// A number, with its unit, after each of these.
-const NUMBERS: [(&str, &str); 12] = [
+const NUMBERS: [(&str, &str); 14] = [
     (r#""raft_term":"#, "<term>"),
     (r#""RaftTerm" : "#, "<term>"),
     ("took = ", "<time>"),
@@ -21,6 +16,8 @@ const NUMBERS: [(&str, &str); 12] = [
     (r#""totalKey":"#, "<keys>"),
     ("etcdctl version: ", "<version>"),
     (r#""ttl":"#, "<time>"),
+    (r#""TTL" : "#, "<time>"),
+    ("etcd API ", "<version>"),
     (r#""took":""#, "<time>"),
     ("Compacting with revision ", "<revision>"),
     ("Compacted with revision ", "<revision>"),
@@ -28,12 +25,18 @@ const NUMBERS: [(&str, &str); 12] = [
 
 pub(super) fn is_unordered(command: &str) -> bool {
     let command = command.replace("--endpoints=$ALL ", "");
-    UNORDERED.iter().any(|prefix| command.starts_with(prefix))
+    let words = of_any_program(&command);
+    UNORDERED.iter().any(|prefix| words.starts_with(prefix))
 }
 
 /// Whether a command's verdict is about the machine's speed.
 pub(super) fn is_measured(command: &str) -> bool {
-    command.starts_with("etcdctl check ")
+    of_any_program(command).starts_with("check ")
+}
+
+/// A command without its program's name.
+fn of_any_program(command: &str) -> &str {
+    command.split_once(' ').map_or("", |(_, words)| words)
 }
 
 /// A line of an answer with ids, addresses, times, sizes and terms masked.
@@ -54,6 +57,9 @@ pub(super) fn same_in_every_run(command: &str, line: &str, names: &mut Names) ->
     }
     if line.starts_with('|') {
         return names.apply(&row(&line));
+    }
+    if command.starts_with("agentctl ") {
+        line = our_columns(&line);
     }
     if let Some(members) = line.strip_prefix("ETCD_INITIAL_CLUSTER=\"") {
         return initial_cluster(members);
@@ -103,6 +109,41 @@ fn row(line: &str) -> String {
     format!("| {} |", masked.collect::<Vec<_>>().join(" | "))
 }
 
+/// A row of one of our tables, without its widths and what varies; a version of `agentctl`; a file's size.
+fn our_columns(line: &str) -> String {
+    if let Some(version) = line.strip_prefix("agentctl ")
+        && version.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return "agentctl <version>".to_owned();
+    }
+    if let Some((saved, _)) = line.split_once(" (")
+        && line.starts_with("Snapshot saved at ")
+    {
+        return format!("{saved} (<size>)");
+    }
+    let cells: Vec<&str> = line
+        .split("  ")
+        .map(str::trim)
+        .filter(|cell| !cell.is_empty())
+        .collect();
+    // Indented text is no table.
+    if cells.len() < 2 || line.starts_with(' ') {
+        return line.to_owned();
+    }
+    let is_status = cells.iter().any(|cell| is_recent(cell));
+    let masked = cells.iter().map(|&cell| {
+        let number = cell.replace(',', "").parse::<u64>().is_ok();
+        match cell {
+            "leader" | "voter" if is_status => "<role>",
+            _ if is_recent(cell) => "<version>",
+            _ if cell.ends_with(" ms") || cell.ends_with(" s") => "<time>",
+            _ if number && (is_status || cell.len() > 6) => "<number>",
+            _ => cell,
+        }
+    });
+    masked.collect::<Vec<_>>().join("  ")
+}
+
 /// Members by id, as every list of them, each with its name before its masked URL.
 fn initial_cluster(members: &str) -> String {
     let urls = members
@@ -118,7 +159,7 @@ fn initial_cluster(members: &str) -> String {
 fn verdict(line: &str) -> String {
     // A bar that is drawn over itself comes first, in the same line.
     let line = line.rsplit('\r').next().unwrap_or(line);
-    const VERDICTS: [&str; 4] = ["PASS", "FAIL", "Slowest request", "Stddev"];
+    const VERDICTS: [&str; 5] = ["PASS", "FAIL", "Slowest request", "Stddev", "compacted revision "];
     if VERDICTS.iter().any(|word| line.starts_with(word)) {
         "<verdict>".to_owned()
     } else if line.contains('%') {
@@ -174,6 +215,11 @@ mod tests {
         );
         assert_eq!(lease_in_key("held a/694d9f6c2f0d4a1b by"), "held a/<lease> by");
         assert_eq!(row("| a   | 20 kB |"), "| a | <varies> |");
+        assert_eq!(
+            our_columns("m0   leader  3.5.21   5.1 ms  1,008"),
+            "m0  <role>  <version>  <time>  <number>"
+        );
+        assert_eq!(our_columns("agentctl 0.1.0"), "agentctl <version>");
         assert_eq!(verdict("1%\r60 / 60 100% 1m0s"), "<progress>");
         assert_eq!(verdict("PASS: Throughput is 150 writes/s"), "<verdict>");
         assert_eq!(verdict("Slowest request took too long: 0.591116s"), "<verdict>");

@@ -1,4 +1,4 @@
-//! Runs the stock `etcdctl` by a script and keeps a transcript.
+//! Runs the stock `etcdctl`, or our `agentctl`, by a script and keeps a transcript.
 //!
 //! Scripts are written as in [`crate::shell`].
 //!
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, address};
 use crate::names::Names;
 use crate::shell::{Command, Job, Line, commands};
-use crate::tools::EtcdVersion;
+use crate::tools::{self, EtcdVersion};
 use crate::transcript::Transcript;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,10 +24,15 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(110);
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What `$EDITOR` is for commands that open one: the change that it makes.
+const EDITOR: &str = "sed -i s/hello/goodbye/";
+
 /// A session of `etcdctl` with one member.
 #[derive(Debug)]
 pub struct Etcdctl<'a> {
     program: PathBuf,
+    /// What the program finds in its environment, beyond its endpoint.
+    variables: Vec<(&'static str, &'static str)>,
     cluster: &'a Cluster,
     member: usize,
     names: Names,
@@ -41,13 +46,31 @@ impl<'a> Etcdctl<'a> {
     /// `None` where that release is missing.
     pub async fn new(version: EtcdVersion, cluster: &'a Cluster, member: usize) -> Option<Etcdctl<'a>> {
         let program = version.program("etcdctl")?;
+        let variables = vec![("ETCDCTL_API", "3")];
+        Some(Self::of_program(program, variables, cluster, member).await)
+    }
+
+    /// Our own command line. `format` is what it writes where a command does not say.
+    pub async fn agentctl(cluster: &'a Cluster, member: usize, format: Option<&'static str>) -> Etcdctl<'a> {
+        let mut variables = vec![("EDITOR", EDITOR), ("PATH", "/usr/bin:/bin")];
+        variables.extend(format.map(|format| ("AGENTCTL_WRITE_OUT", format)));
+        Self::of_program(tools::agentctl(), variables, cluster, member).await
+    }
+
+    async fn of_program(
+        program: PathBuf,
+        variables: Vec<(&'static str, &'static str)>,
+        cluster: &'a Cluster,
+        member: usize,
+    ) -> Etcdctl<'a> {
         let mut names = Names::of(cluster, member).await;
         let address = address::own_loopback();
         let [port] = address::free_ports(address);
         let peer = format!("http://{address}:{port}");
         names.learn("spare", &peer);
-        Some(Etcdctl {
+        Etcdctl {
             program,
+            variables,
             cluster,
             member,
             names,
@@ -55,7 +78,7 @@ impl<'a> Etcdctl<'a> {
             added: Vec::new(),
             peer,
             left_running: VecDeque::new(),
-        })
+        }
     }
 
     /// Runs every command of a script.
@@ -189,7 +212,7 @@ impl<'a> Etcdctl<'a> {
         let mut command = tokio::process::Command::new(&self.program);
         command
             .env_clear()
-            .env("ETCDCTL_API", "3")
+            .envs(self.variables.iter().copied())
             .args(line.words.get(1..).unwrap_or_default());
         if !line.words.iter().any(|word| word.starts_with("--endpoints")) {
             command.env("ETCDCTL_ENDPOINTS", self.cluster.endpoint(self.member));

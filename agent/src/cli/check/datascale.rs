@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::load::{self, Outcome};
-use super::{AfterArgs, Load, must_be_empty, put, tidy};
+use super::{AfterArgs, Load, and_tidy, must_be_empty, put};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::format;
@@ -50,16 +50,17 @@ impl DatascaleArgs {
         must_be_empty(session, &self.prefix).await?;
         let amount = self.load.amount();
         let before = memory(&client).await?;
-        eprintln!(
-            "writing {} keys of {VALUE_BYTES} bytes, {} at a time",
-            amount.keys, amount.clients
-        );
-        let outcome = self.write(&client, &amount).await?;
-        let after = memory(&client).await?;
-        let (text, passed) = verdict(&outcome, before, after);
-        format::write(text.as_bytes())?;
-        tidy(session, &self.prefix, self.after).await?;
-        if passed {
+        let check = async {
+            eprintln!(
+                "writing {} keys of {VALUE_BYTES} bytes, {} at a time",
+                amount.keys, amount.clients
+            );
+            let outcome = self.write(&client, &amount).await?;
+            let (text, passed) = verdict(&outcome, before, memory(&client).await?);
+            format::write(text.as_bytes())?;
+            Ok(passed)
+        };
+        if and_tidy(session, &self.prefix, self.after, check).await? {
             Ok(())
         } else {
             Err(CliError::already_said())

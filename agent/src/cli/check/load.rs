@@ -16,6 +16,8 @@ use crate::cli::error::CliError;
 const CONNECTIONS_LIMIT: usize = 8;
 /// Different texts of failure kept.
 const ERRORS_LIMIT: usize = 10;
+/// After so many failures the verdict is clear: a cluster that is full refuses every put.
+const FAILURES_LIMIT: u64 = 1_000;
 
 /// What came of the puts.
 #[derive(Debug, Default)]
@@ -61,6 +63,7 @@ impl Load {
                 Some((took, result)) = under_way.next() => {
                     bar.inc(1);
                     outcome.add(took, result);
+                    more &= outcome.errors.values().sum::<u64>() < FAILURES_LIMIT;
                 }
                 request = next(number), if more && under_way.len() < self.concurrency => match request {
                     None => more = false,

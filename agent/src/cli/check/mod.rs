@@ -11,6 +11,8 @@ use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use proto::etcdserverpb as pb;
 
+use super::client::Client;
+use super::concurrency::Ending;
 use super::error::CliError;
 use super::range::KeyRange;
 use super::session::Session;
@@ -28,6 +30,9 @@ pub(super) enum CheckCommand {
                       s: 10,000 keys of 1 KiB, m: 100,000, l: 1,000,000, xl: 3,000,000: mind the quota.")]
     Datascale(datascale::DatascaleArgs),
 }
+
+/// Keys that one request deletes at the end.
+const DELETED_AT_ONCE: i64 = 10_000;
 
 /// How much: etcdctl's four sizes, by its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,23 +91,45 @@ async fn must_be_empty(session: &Session, prefix: &str) -> Result<(), CliError> 
     }
 }
 
+/// Runs a check, then deletes what it wrote, however it ended; on Ctrl-C and SIGTERM too.
+async fn and_tidy<T>(
+    session: &Session,
+    prefix: &str,
+    after: AfterArgs,
+    check: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    let mut ending = Ending::new()?;
+    let checked = tokio::select! {
+        checked = check => checked,
+        _ = ending.asked() => Err(CliError::interrupted()),
+    };
+    // Whoever asks twice does not want to wait for this either.
+    let tidied = tokio::select! {
+        tidied = tidy(session, prefix, after) => tidied,
+        _ = ending.asked() => Err(CliError::interrupted()),
+    };
+    let tidied = tidied.map_err(|error| {
+        error.hint(format!(
+            "what was written is still there: `agentctl kv del {prefix} --prefix` deletes it"
+        ))
+    });
+    match (checked, tidied) {
+        (Ok(outcome), Ok(())) => Ok(outcome),
+        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+    }
+}
+
 /// Deletes what was written; then compacts and defragments if that is wanted.
 async fn tidy(session: &Session, prefix: &str, after: AfterArgs) -> Result<(), CliError> {
     let client = &session.client;
-    let range = KeyRange::prefix(prefix.as_bytes());
-    let request = pb::DeleteRangeRequest {
-        key: range.key,
-        range_end: range.range_end,
-        prev_kv: false,
-    };
-    let deleted = client.delete_range(request).await?;
+    let revision = delete(client, prefix).await?;
     if after.auto_compact {
         let request = pb::CompactionRequest {
-            revision: deleted.header.map_or(0, |header| header.revision),
+            revision,
             physical: true,
         };
         client.compact(request).await?;
-        eprintln!("compacted revision {}", request.revision);
+        eprintln!("compacted revision {revision}");
     }
     if after.auto_defrag {
         for endpoint in client.endpoints() {
@@ -111,6 +138,33 @@ async fn tidy(session: &Session, prefix: &str, after: AfterArgs) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// Deletes all keys under a prefix, some at a time: millions in one request would hold up everybody. The revision
+/// after the last.
+async fn delete(client: &Client, prefix: &str) -> Result<i64, CliError> {
+    let mut range = KeyRange::prefix(prefix.as_bytes());
+    let request = pb::RangeRequest {
+        key: range.key.clone(),
+        range_end: range.range_end.clone(),
+        limit: DELETED_AT_ONCE,
+        keys_only: true,
+        ..Default::default()
+    };
+    loop {
+        let some = client.range(request.clone()).await?;
+        let Some(last) = some.kvs.last() else {
+            return Ok(some.header.map_or(0, |header| header.revision));
+        };
+        // Up to and with the last one.
+        range.range_end = [last.key.as_ref(), b"\0"].concat().into();
+        let request = pb::DeleteRangeRequest {
+            key: range.key.clone(),
+            range_end: range.range_end.clone(),
+            prev_kv: false,
+        };
+        client.delete_range(request).await?;
+    }
 }
 
 /// The n-th put of a check: a key of its own, a value of that size that does not compress.

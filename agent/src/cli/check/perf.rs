@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::load::{self, Outcome};
 use super::statistics::Statistics;
-use super::{AfterArgs, Load, must_be_empty, put, tidy};
+use super::{AfterArgs, Load, and_tidy, must_be_empty, put};
 use crate::cli::duration;
 use crate::cli::error::CliError;
 use crate::cli::format;
@@ -58,11 +58,12 @@ impl PerfArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         must_be_empty(session, &self.prefix).await?;
         let pace = self.load.pace();
-        let outcome = self.write(session, &pace).await?;
-        let (text, passed) = verdict(&outcome, &pace);
-        format::write(text.as_bytes())?;
-        tidy(session, &self.prefix, self.after).await?;
-        if passed {
+        let check = async {
+            let (text, passed) = verdict(&self.write(session, &pace).await?, &pace);
+            format::write(text.as_bytes())?;
+            Ok(passed)
+        };
+        if and_tidy(session, &self.prefix, self.after, check).await? {
             Ok(())
         } else {
             Err(CliError::already_said())

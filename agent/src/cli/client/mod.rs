@@ -276,7 +276,9 @@ impl Client {
         let error = CliError::failed(format!("no answer within {seconds} s{tried}"));
         match repeat {
             Repeat::Always => error.hint("are most members up? `agentctl endpoint status` shows who is"),
-            Repeat::IfUnsent => error.hint("the change may still take effect: look before you repeat it"),
+            Repeat::IfUnsent => error.hint(
+                "the change may still take effect: look before you repeat it; `agentctl endpoint status` shows who is up",
+            ),
         }
     }
 }
@@ -288,7 +290,8 @@ fn failed_attempt(status: Status) -> Attempt {
     }
     // Only the transport's own errors have a source: what a member answered is words alone.
     let broken = status.source().is_some();
-    if broken || status.code() == Code::Unavailable && !proposed_nothing(&status) {
+    let answered = proposed_nothing(&status) || refused_change(&status);
+    if broken || status.code() == Code::Unavailable && !answered {
         Attempt::Lost(status)
     } else {
         Attempt::Refused(status)
@@ -320,6 +323,11 @@ fn connect_failure(status: &Status) -> Option<String> {
 /// Did the member say that it did nothing for want of a leader?
 fn proposed_nothing(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.message() == "etcdserver: no leader"
+}
+
+/// Did the member refuse a change of the membership, since the members do not all reach each other?
+fn refused_change(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message() == "etcdserver: unhealthy cluster"
 }
 
 /// The innermost cause: the operating system's own word.

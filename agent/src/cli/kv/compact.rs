@@ -8,7 +8,10 @@ use crate::cli::error::CliError;
 use crate::cli::format::{fields, json};
 
 #[derive(Args, Debug)]
-#[command(after_help = "What keys hold now stays; what they held before REVISION is gone for good.")]
+#[command(
+    after_help = "What keys hold now stays; what they held before REVISION is gone for good.\n\nExample:\n  \
+                        agentctl compact 1024"
+)]
 pub(in crate::cli) struct CompactArgs {
     /// The oldest revision that stays readable
     #[arg(value_name = "REVISION", value_parser = clap::value_parser!(i64).range(1..))]

@@ -17,7 +17,7 @@ const LINES_LIMIT: usize = 10_000;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Three paragraphs, each ended by an empty line: conditions, what to do if they all hold, \
-                        what to do if not.\n\n\
+                        what to do if not.\n\nExample:\n\n\
                         mod(\"greeting\") = \"0\"\nvalue(\"owner\") != \"nobody\"\n\nput greeting \"hello world\"\n\
                         get owner\n\nget greeting\n\n\
                         Conditions: version create mod value lease, each (\"KEY\") with = != < > and a quoted value.\n\

@@ -13,8 +13,10 @@ use super::error::CliError;
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {
     /// Save the store of one member, checked, to a file
+    #[command(after_help = "Example:\n  agentctl snapshot save backup.snap")]
     Save(save::SaveArgs),
     /// Check a saved file and say what is in it
+    #[command(after_help = "Example:\n  agentctl snapshot status backup.snap")]
     Status(status::StatusArgs),
     /// Make the data directory of a member of a new cluster from a saved file
     Restore(Box<restore::RestoreArgs>),
@@ -36,6 +38,9 @@ fn refused(error: &RestoreError) -> CliError {
         RestoreError::Io { path, source } => {
             format!("cannot restore to {path}: {}", super::error::os_text(source))
         }
+        RestoreError::Unreadable { path, source } => {
+            format!("{path}: {}", super::error::os_text(source))
+        }
         error => error.to_string(),
     });
     match error {
@@ -45,6 +50,9 @@ fn refused(error: &RestoreError) -> CliError {
         RestoreError::Damaged { .. } => failed.hint("use another copy; nothing was changed"),
         RestoreError::Exists(_) => failed.hint("name a --data-dir that does not exist yet, or move that one away"),
         RestoreError::TooFar { .. } => failed.hint("choose a smaller --bump-revision"),
+        RestoreError::Unreadable { .. } => {
+            failed.hint("name the file that `agentctl snapshot save` has written")
+        }
         RestoreError::Io { .. } | RestoreError::Log(_) => failed,
     }
 }

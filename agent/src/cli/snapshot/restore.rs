@@ -16,7 +16,10 @@ use crate::node::identity::InitialCluster;
 #[command(
     after_help = "Restore on every host from the same file, with the same --initial-cluster, --initial-cluster-token, \
                   --bump-revision;\nonly --name and --data-dir differ. Then start each with `agent run` and the same \
-                  flags.\nKeys, leases and users come back. Members and alarms are the new cluster's own."
+                  flags.\nKeys, leases and users come back. Members and alarms are the new cluster's own.\n\n\
+                  Examples:\n  agentctl snapshot restore backup.snap --data-dir /var/lib/agent\n  \
+                  agentctl snapshot restore backup.snap --name ovh --data-dir /var/lib/agent \\\n    \
+                  --initial-cluster ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380"
 )]
 pub(in crate::cli) struct RestoreArgs {
     /// The saved file

@@ -200,10 +200,7 @@ fn canceled(response: &pb::WatchResponse) -> Result<(), CliError> {
     if response.cancel_reason.contains("no leader") {
         return Ok(());
     }
-    Err(CliError::failed(format!(
-        "the member ended the watch: {}",
-        response.cancel_reason
-    )))
+    Err(CliError::watch_ended(&response.cancel_reason))
 }
 
 #[cfg(test)]
