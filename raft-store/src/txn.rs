@@ -56,7 +56,7 @@ pub(crate) fn check_ranges(view: View<'_>, path: &Path<'_>) -> Result<(), ReadFa
     for step in &path.steps {
         match step {
             Step::Op(request_op::Request::RequestRange(range)) => {
-                view.readable(range.revision)?;
+                view.readable_in_txn(range.revision)?;
             }
             Step::Op(_) => {}
             Step::Nested(nested) => check_ranges(view, nested)?,

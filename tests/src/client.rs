@@ -9,9 +9,14 @@ use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::{
-    HashKvRequest, HashKvResponse, Member, MemberListRequest, PutRequest, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse,
+    AuthenticateRequest, HashKvRequest, HashKvResponse, Member, MemberListRequest, PutRequest, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse,
 };
+use proto::v3electionpb::election_client::ElectionClient;
+use proto::v3lockpb::lock_client::LockClient;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -20,15 +25,35 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Above everything a server may send, so that its limits are seen and not ours.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
+/// A connection whose calls all carry a user's token, or none.
+pub type Connection = InterceptedService<Channel, Token>;
+
+/// What a call says of who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Token(Option<AsciiMetadataValue>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// All services of one member, over one connection that is made when first needed.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pub kv: KvClient<Channel>,
-    pub watch: WatchClient<Channel>,
-    pub lease: LeaseClient<Channel>,
-    pub auth: AuthClient<Channel>,
-    pub cluster: ClusterClient<Channel>,
-    pub maintenance: MaintenanceClient<Channel>,
+    pub kv: KvClient<Connection>,
+    pub watch: WatchClient<Connection>,
+    pub lease: LeaseClient<Connection>,
+    pub auth: AuthClient<Connection>,
+    pub cluster: ClusterClient<Connection>,
+    pub maintenance: MaintenanceClient<Connection>,
+    pub lock: LockClient<Connection>,
+    pub election: ElectionClient<Connection>,
+    channel: Channel,
+    token: Token,
 }
 
 impl Client {
@@ -41,16 +66,61 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .connect_lazy();
+        Client::over(channel, Token::default())
+    }
+
+    fn over(channel: Channel, token: Token) -> Client {
+        let connection = InterceptedService::new(channel.clone(), token.clone());
         Client {
-            kv: KvClient::new(channel.clone())
+            kv: KvClient::new(connection.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
-            watch: WatchClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
-            lease: LeaseClient::new(channel.clone()),
-            auth: AuthClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel.clone()),
-            maintenance: MaintenanceClient::new(channel),
+            watch: WatchClient::new(connection.clone()).max_decoding_message_size(MESSAGE_LIMIT),
+            lease: LeaseClient::new(connection.clone()),
+            auth: AuthClient::new(connection.clone()),
+            cluster: ClusterClient::new(connection.clone()),
+            maintenance: MaintenanceClient::new(connection.clone()),
+            lock: LockClient::new(connection.clone()),
+            election: ElectionClient::new(connection),
+            channel,
+            token,
         }
+    }
+
+    /// The same connection in the name of whoever a token was given to.
+    ///
+    /// # Panics
+    /// When the token cannot be sent.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Client {
+        let token = token.parse().expect("a token of ASCII letters");
+        Client::over(self.channel.clone(), Token(Some(token)))
+    }
+
+    /// The same connection in another client's name.
+    #[must_use]
+    pub fn in_the_name_of(&self, other: &Client) -> Client {
+        Client::over(self.channel.clone(), other.token.clone())
+    }
+
+    /// The token that every call carries; empty: none.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        let token = self.token.0.as_ref();
+        token.and_then(|token| token.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The same connection in a user's name.
+    ///
+    /// # Errors
+    /// As the server says.
+    pub async fn log_in(&self, name: &str, password: &str) -> Result<Client, Status> {
+        let request = AuthenticateRequest {
+            name: name.to_owned(),
+            password: password.to_owned(),
+        };
+        let answer = bounded(REQUEST_TIMEOUT, self.auth.clone().authenticate(request)).await?;
+        Ok(self.with_token(&answer.token))
     }
 
     /// Puts, and answers the revision of the write.

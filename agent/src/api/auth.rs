@@ -26,7 +26,7 @@ use proto::replicated::auth_change::{Change, Enable, RolePermission, UserAdd, Us
 use proto::replicated::reply::Result as Outcome;
 use proto::replicated::request::Op;
 use proto::replicated::{AuthChange, Empty};
-use raft_store::auth::Permissions;
+use raft_store::auth::{Auth as Users, Permissions};
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -44,11 +44,28 @@ pub(super) struct AuthService(pub(super) Arc<Api>);
 impl AuthService {
     /// Replicates a change that only root may make.
     async fn change(&self, caller: &Caller, change: Change) -> Result<Option<ResponseHeader>, ApiError> {
+        // Who changed what is an operator's to know later; the text has no secret in it.
+        let shown = format!("{change:?}");
         let change = AuthChange { change: Some(change) };
         match self.0.propose(caller, Op::Auth(change)).await? {
-            (header, Outcome::Auth(_)) => Ok(header),
+            (header, Outcome::Auth(_)) => {
+                tracing::info!(
+                    by = caller.author().user(),
+                    change = shown,
+                    "users or roles changed"
+                );
+                Ok(header)
+            }
             _ => Err(ApiError::UnexpectedReply),
         }
+    }
+
+    /// The newest users and roles, for one who is root by them.
+    async fn read_as_root(&self, caller: &Caller) -> Result<Arc<Users>, ApiError> {
+        let AuthService(api) = self;
+        api.node.read_index().await?;
+        let read = || std::future::ready(Ok(api.node.store().auth()));
+        api.authorised(caller, Permissions::is_root, read).await
     }
 
     /// Tries a password at the newest users there are. The token is made of the very user that it fitted.
@@ -70,6 +87,7 @@ impl AuthService {
                 return Err(ApiError::NoPasswordUser);
             }
             if !fits {
+                tracing::info!(user = name, "a login was refused: the password does not fit");
                 return Err(ApiError::AuthFailed);
             }
             let now = api.node.store().auth();
@@ -133,9 +151,8 @@ impl Auth for AuthService {
         request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
         let AuthService(api) = self;
-        api.admit(&request, Needs::Root).await?;
-        api.node.read_index().await.map_err(ApiError::from)?;
-        let auth = api.node.store().auth();
+        let caller = api.admit(&request, Needs::Root).await?;
+        let auth = self.read_as_root(&caller).await?;
         Ok(Response::new(AuthStatusResponse {
             header: api.header_now(),
             enabled: auth.is_enabled(),
@@ -203,9 +220,9 @@ impl Auth for AuthService {
         request: Request<AuthUserListRequest>,
     ) -> Result<Response<AuthUserListResponse>, Status> {
         let AuthService(api) = self;
-        api.admit(&request, Needs::Root).await?;
-        api.node.read_index().await.map_err(ApiError::from)?;
-        let users = api.node.store().auth().user_names().map(str::to_owned).collect();
+        let caller = api.admit(&request, Needs::Root).await?;
+        let auth = self.read_as_root(&caller).await?;
+        let users = auth.user_names().map(str::to_owned).collect();
         let header = api.header_now();
         Ok(Response::new(AuthUserListResponse { header, users }))
     }
@@ -298,9 +315,9 @@ impl Auth for AuthService {
         request: Request<AuthRoleListRequest>,
     ) -> Result<Response<AuthRoleListResponse>, Status> {
         let AuthService(api) = self;
-        api.admit(&request, Needs::Root).await?;
-        api.node.read_index().await.map_err(ApiError::from)?;
-        let roles = api.node.store().auth().role_names().map(str::to_owned).collect();
+        let caller = api.admit(&request, Needs::Root).await?;
+        let auth = self.read_as_root(&caller).await?;
+        let roles = auth.role_names().map(str::to_owned).collect();
         let header = api.header_now();
         Ok(Response::new(AuthRoleListResponse { header, roles }))
     }

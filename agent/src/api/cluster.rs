@@ -10,10 +10,11 @@ use proto::etcdserverpb::{
 };
 use proto::peer::member_change::{self, Change};
 use proto::peer::{MemberChange, MembersChanged};
+use raft_store::auth::Permissions;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use super::interceptor::Needs;
+use super::interceptor::{Caller, Needs};
 use super::status::ApiError;
 use super::validate;
 
@@ -21,8 +22,15 @@ use super::validate;
 pub(super) struct ClusterService(pub(super) Arc<Api>);
 
 impl ClusterService {
-    async fn change(&self, change: Change) -> Result<MembersChanged, Status> {
+    /// Changes the membership for root. The log knows no author of such a change, so that users and roles are caught
+    /// up with first: nobody passes here who is root only by what this member has not heard of yet.
+    async fn change(&self, caller: &Caller, change: Change) -> Result<MembersChanged, Status> {
         let ClusterService(api) = self;
+        if api.node.store().auth().is_enabled() {
+            api.node.read_index().await.map_err(ApiError::from)?;
+            let nothing = || std::future::ready(Ok(()));
+            api.authorised(caller, Permissions::is_root, nothing).await?;
+        }
         let change = MemberChange { change: Some(change) };
         Ok(api.node.change_members(change).await.map_err(ApiError::from)?)
     }
@@ -34,12 +42,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        self.0.admit(&request, Needs::Root).await?;
+        let caller = self.0.admit(&request, Needs::Root).await?;
         let add = member_change::Add {
             peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
             learner: request.get_ref().is_learner,
         };
-        let changed = self.change(Change::Add(add)).await?;
+        let changed = self.change(&caller, Change::Add(add)).await?;
         let added = |member: &&Member| member.id == changed.added;
         Ok(Response::new(MemberAddResponse {
             header: self.0.header_at(0),
@@ -52,9 +60,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.0.admit(&request, Needs::Root).await?;
+        let caller = self.0.admit(&request, Needs::Root).await?;
         let remove = Change::Remove(request.get_ref().id);
-        let changed = self.change(remove).await?;
+        let changed = self.change(&caller, remove).await?;
         Ok(Response::new(MemberRemoveResponse {
             header: self.0.header_at(0),
             members: changed.members,
@@ -65,12 +73,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        self.0.admit(&request, Needs::Root).await?;
+        let caller = self.0.admit(&request, Needs::Root).await?;
         let update = member_change::Update {
             id: request.get_ref().id,
             peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
         };
-        let changed = self.change(Change::Update(update)).await?;
+        let changed = self.change(&caller, Change::Update(update)).await?;
         Ok(Response::new(MemberUpdateResponse {
             header: self.0.header_at(0),
             members: changed.members,
@@ -96,9 +104,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        self.0.admit(&request, Needs::Root).await?;
+        let caller = self.0.admit(&request, Needs::Root).await?;
         let promote = Change::Promote(request.get_ref().id);
-        let changed = self.change(promote).await?;
+        let changed = self.change(&caller, promote).await?;
         Ok(Response::new(MemberPromoteResponse {
             header: self.0.header_at(0),
             members: changed.members,

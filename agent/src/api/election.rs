@@ -1,5 +1,6 @@
 //! etcd's v3election service: whoever holds the oldest key under a name leads, and the key says what it proclaims.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,14 +15,14 @@ use proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse,
 };
-use raft_store::watch::{WatchOutput, Watcher};
+use raft_store::watch::WatchOutput;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use super::interceptor::{Caller, Needs};
-use super::queue::{Client, Queue};
+use super::interceptor::Needs;
+use super::queue::{Client, ClientWatch, Queue};
 use super::status::ApiError;
 
 /// Leaders that wait for a slow observer.
@@ -38,7 +39,7 @@ impl Election for ElectionService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let ElectionService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let client = Client::of(api, caller, &request);
         let CampaignRequest { name, lease, value } = request.into_inner();
         let mut place = Queue::new(client, &name).enter(lease, value.clone()).await?;
         if place
@@ -49,7 +50,7 @@ impl Election for ElectionService {
         {
             return Err(ApiError::NotElected.into());
         }
-        place.turn(&caller, ApiError::NotElected).await?;
+        place.turn(ApiError::NotElected).await?;
         let (header, rev, lease) = (place.header, place.create_revision, place.lease);
         let key = place.keep();
         Ok(Response::new(CampaignResponse {
@@ -68,8 +69,8 @@ impl Election for ElectionService {
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
         let ElectionService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let caller = api.admit(&request, Needs::Voter).await?;
+        let client = Client::of(api, caller, &request);
         let ProclaimRequest { leader, value } = request.into_inner();
         let LeaderKey { key, rev, lease, .. } = leader.ok_or(ApiError::NoLeaderKey)?;
         let put = PutRequest {
@@ -86,8 +87,8 @@ impl Election for ElectionService {
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
         let ElectionService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
-        let queue = Queue::new(Client::of(api, &request), &request.get_ref().name);
+        let caller = api.admit(&request, Needs::Voter).await?;
+        let queue = Queue::new(Client::of(api, caller, &request), &request.get_ref().name);
         let found = queue.holder().await?;
         let kv = found.kvs.into_iter().next().ok_or(ApiError::NobodyElected)?;
         Ok(Response::new(LeaderResponse {
@@ -104,7 +105,7 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let ElectionService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let client = Client::of(api, caller, &request);
         let queue = Queue::new(client.clone(), &request.get_ref().name);
         let (leaders, receiver) = mpsc::channel(OBSERVED);
         let observer = Observer {
@@ -112,14 +113,14 @@ impl Election for ElectionService {
             queue,
             leaders,
         };
-        tokio::spawn(observer.run(caller));
+        tokio::spawn(observer.run());
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
         let ElectionService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let caller = api.admit(&request, Needs::Voter).await?;
+        let client = Client::of(api, caller, &request);
         let LeaderKey { key, rev, .. } = request.into_inner().leader.ok_or(ApiError::NoLeaderKey)?;
         let delete = Op::RequestDeleteRange(DeleteRangeRequest {
             key: key.clone(),
@@ -138,18 +139,28 @@ struct Observer {
     leaders: mpsc::Sender<Result<LeaderResponse, Status>>,
 }
 
-/// The client has gone, or the store has stopped.
-struct Over;
+/// Why nobody observes any more.
+enum Over {
+    ClientGone,
+    With(Status),
+}
+
+impl From<Status> for Over {
+    fn from(status: Status) -> Over {
+        Over::With(status)
+    }
+}
 
 impl Observer {
     /// Ends with the client, or with a status.
-    async fn run(self, caller: Caller) {
+    async fn run(self) {
         let leaders = self.leaders.clone();
-        let api = self.client.api.clone();
+        let Client { api, caller, .. } = self.client.clone();
         let status = tokio::select! {
-            observed = self.observe() => match observed {
-                Ok(Over) => return,
-                Err(status) => status,
+            over = self.observe() => match over {
+                Ok(never) => match never {},
+                Err(Over::ClientGone) => return,
+                Err(Over::With(status)) => status,
             },
             error = api.stream_must_end(&caller) => error.into(),
             () = leaders.closed() => return,
@@ -158,25 +169,18 @@ impl Observer {
         let _ = leaders.try_send(Err(status));
     }
 
-    async fn observe(&self) -> Result<Over, Status> {
+    async fn observe(&self) -> Result<Infallible, Over> {
         loop {
             let found = self.queue.holder().await?;
-            let followed = match found.kvs.into_iter().next() {
-                Some(kv) => {
-                    let leader = LeaderResponse {
-                        header: found.header,
-                        kv: Some(kv),
-                    };
-                    self.follow(leader).await
-                }
-                None => match self.first_put(found.header).await {
-                    Ok(Some(leader)) => self.follow(leader).await,
-                    Ok(None) => Ok(()),
-                    Err(over) => Err(over),
-                },
+            let leader = match found.kvs.into_iter().next() {
+                Some(kv) => Some(LeaderResponse {
+                    header: found.header,
+                    kv: Some(kv),
+                }),
+                None => self.first_put(found.header).await?,
             };
-            if let Err(over) = followed {
-                return Ok(over);
+            if let Some(leader) = leader {
+                self.follow(leader).await?;
             }
         }
     }
@@ -185,9 +189,9 @@ impl Observer {
     async fn first_put(&self, header: Option<ResponseHeader>) -> Result<Option<LeaderResponse>, Over> {
         let (key, range_end) = self.queue.keys();
         let revision = header.map_or(0, |header| header.revision);
-        let mut watcher = self.client.watch(key, range_end, revision + 1);
+        let mut watch = self.client.watch(key, range_end, revision + 1).await?;
         loop {
-            let events = next_events(&mut watcher).await?;
+            let events = next_events(&mut watch).await?;
             if events.is_empty() {
                 return Ok(None);
             }
@@ -201,10 +205,10 @@ impl Observer {
     async fn follow(&self, leader: LeaderResponse) -> Result<(), Over> {
         let from = leader.header.map_or(0, |header| header.revision) + 1;
         let key = leader.kv.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
-        let mut watcher = self.client.watch(key, Bytes::new(), from);
+        let mut watch = self.client.watch(key, Bytes::new(), from).await?;
         self.tell(leader).await?;
         loop {
-            let events = next_events(&mut watcher).await?;
+            let events = next_events(&mut watch).await?;
             if events.is_empty() {
                 return Ok(());
             }
@@ -225,21 +229,20 @@ impl Observer {
     }
 
     async fn tell(&self, leader: LeaderResponse) -> Result<(), Over> {
-        self.leaders.send(Ok(leader)).await.map_err(|_| Over)
+        self.leaders.send(Ok(leader)).await.map_err(|_| Over::ClientGone)
     }
 }
 
 /// What happened next, and whether each is a deletion; nothing: the past is no longer known.
-async fn next_events(watcher: &mut Watcher) -> Result<Vec<(bool, KeyValue)>, Over> {
-    match watcher.recv().await {
-        Some(WatchOutput::Events { events, .. }) => Ok(events
+async fn next_events(watch: &mut ClientWatch) -> Result<Vec<(bool, KeyValue)>, Status> {
+    match watch.next().await? {
+        WatchOutput::Events { events, .. } => Ok(events
             .into_iter()
             .filter_map(|event| {
                 let is_delete = event.r#type() == EventType::Delete;
                 event.kv.map(|kv| (is_delete, kv))
             })
             .collect()),
-        Some(WatchOutput::Compacted { .. }) => Ok(Vec::new()),
-        None => Err(Over),
+        WatchOutput::Compacted { .. } => Ok(Vec::new()),
     }
 }

@@ -147,11 +147,10 @@ impl Api {
         let credentials = Credentials::of(request.metadata(), request.extensions());
         async move {
             let requires_leader = arrived?;
-            let identity = match needs {
-                Needs::Anyone => None,
+            let (identity, auth) = match needs {
+                Needs::Anyone => (None, self.node.store().auth()),
                 _ => self.identify(&credentials).await?,
             };
-            let auth = self.node.store().auth();
             if let Some(identity) = &identity {
                 let permissions = auth.permissions(&identity.user);
                 // A certificate may name somebody who is no user.
@@ -169,28 +168,25 @@ impl Api {
         }
     }
 
-    /// Who asks; `None` while auth is off.
-    async fn identify(&self, credentials: &Credentials) -> Result<Option<Identity>, ApiError> {
-        match self.identify_here(credentials) {
-            Err(Rejected::Newer) => {
-                // Another member knows more of this user: catch up with it.
-                self.node.read_index().await?;
-                self.identify_here(credentials)
-                    .map_err(|_| ApiError::InvalidAuthToken)
-            }
-            Err(Rejected::Nobody) => Err(ApiError::UserEmpty),
-            Err(Rejected::Invalid) => Err(ApiError::InvalidAuthToken),
-            Ok(identity) => Ok(identity),
+    /// Who asks, by the users that it was asked of; `None` while auth is off.
+    async fn identify(&self, credentials: &Credentials) -> Result<(Option<Identity>, Arc<Auth>), ApiError> {
+        let mut auth = self.node.store().auth();
+        let mut identity = self.identify_by(credentials, &auth);
+        if identity == Err(Rejected::Newer) {
+            // Another member knows more of this user: catch up with it.
+            self.node.read_index().await?;
+            auth = self.node.store().auth();
+            identity = self.identify_by(credentials, &auth);
         }
+        Ok((identity?, auth))
     }
 
-    fn identify_here(&self, credentials: &Credentials) -> Result<Option<Identity>, Rejected> {
-        let auth = self.node.store().auth();
+    fn identify_by(&self, credentials: &Credentials, auth: &Auth) -> Result<Option<Identity>, Rejected> {
         if !auth.is_enabled() {
             return Ok(None);
         }
         match (&credentials.token, &credentials.common_name) {
-            (Some(token), _) => self.tokens.verify(token, &auth).map(Some),
+            (Some(token), _) => self.tokens.verify(token, auth).map(Some),
             (None, Some(user)) => Ok(Some(Identity {
                 user: user.to_string(),
                 changed_revision: auth
@@ -204,8 +200,8 @@ impl Api {
 
     /// The caller again, after users or roles changed: in whose name to propose now.
     pub(super) async fn author_again(&self, caller: &Caller) -> Result<Author, ApiError> {
-        let identity = self.identify(&caller.credentials).await?;
-        Ok(author(identity.as_ref(), &self.node.store().auth()))
+        let (identity, auth) = self.identify(&caller.credentials).await?;
+        Ok(author(identity.as_ref(), &auth))
     }
 
     /// Reads what the caller may read. Users and roles are the same before and after the read: an answer never
@@ -221,10 +217,8 @@ impl Api {
         R: Send,
     {
         for _ in 0..READ_ATTEMPTS {
-            let auth = self.node.store().auth();
-            if auth.is_enabled() {
-                let identity = self.identify(&caller.credentials).await?;
-                let identity = identity.ok_or(ApiError::AuthOldRevision)?;
+            let (identity, auth) = self.identify(&caller.credentials).await?;
+            if let Some(identity) = identity {
                 if identity.auth_revision < auth.revision() {
                     return Err(ApiError::AuthOldRevision);
                 }
@@ -258,7 +252,8 @@ impl Api {
         key: &[u8],
         range_end: &[u8],
     ) -> Result<Option<Arc<Identity>>, ApiError> {
-        let identity = self.identify(&caller.credentials).await?.map(Arc::new);
+        let (identity, _) = self.identify(&caller.credentials).await?;
+        let identity = identity.map(Arc::new);
         self.may_watch(caller, identity.as_ref(), key, range_end)?;
         Ok(identity)
     }
@@ -279,14 +274,12 @@ impl Api {
         let late;
         let identity = match identity {
             Some(identity) => identity.as_ref(),
-            None => match self.identify_here(&caller.credentials) {
-                Ok(Some(identity)) => {
+            None => match self.identify_by(&caller.credentials, &auth)? {
+                Some(identity) => {
                     late = identity;
                     &late
                 }
-                Ok(None) => return Ok(()),
-                Err(Rejected::Nobody) => return Err(ApiError::UserEmpty),
-                Err(_) => return Err(ApiError::InvalidAuthToken),
+                None => return Ok(()),
             },
         };
         known(identity, &auth)?;
@@ -295,6 +288,15 @@ impl Api {
             Ok(())
         } else {
             Err(ApiError::PermissionDenied)
+        }
+    }
+}
+
+impl From<Rejected> for ApiError {
+    fn from(rejected: Rejected) -> ApiError {
+        match rejected {
+            Rejected::Nobody => ApiError::UserEmpty,
+            Rejected::Invalid | Rejected::Newer => ApiError::InvalidAuthToken,
         }
     }
 }

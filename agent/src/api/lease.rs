@@ -103,17 +103,13 @@ impl Lease for LeaseService {
         // The leader knows the time, this member the keys: it must not be behind what the leader answered.
         api.node.read_index().await.map_err(ApiError::from)?;
         let store = api.node.store();
-        // The keys themselves tell what their names are: all must be the caller's to read.
-        let allowed = |permissions: &Permissions| {
-            permissions.is_root()
-                || store
-                    .lease_keys(id)
-                    .iter()
-                    .all(|key| permissions.may_read(key, b""))
-        };
         let keys = if keys {
-            let read = || std::future::ready(Ok(store.lease_keys(id)));
-            api.authorised(&caller, allowed, read).await?
+            // The names tell of the keys: all that are answered, and no others, must be the caller's to read.
+            let keys = store.lease_keys(id);
+            let allowed = |permissions: &Permissions| keys.iter().all(|key| permissions.may_read(key, b""));
+            let nothing_more = || std::future::ready(Ok(()));
+            api.authorised(&caller, allowed, nothing_more).await?;
+            keys
         } else {
             Vec::new()
         };

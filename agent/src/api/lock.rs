@@ -20,10 +20,10 @@ impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let LockService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let client = Client::of(api, caller, &request);
         let LockRequest { name, lease } = request.into_inner();
         let mut place = Queue::new(client, &name).enter(lease, Bytes::new()).await?;
-        let header = place.turn(&caller, ApiError::LockSessionExpired).await?;
+        let header = place.turn(ApiError::LockSessionExpired).await?;
         Ok(Response::new(LockResponse {
             header,
             key: place.keep(),
@@ -32,8 +32,8 @@ impl Lock for LockService {
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
         let LockService(api) = self;
-        api.admit(&request, Needs::Voter).await?;
-        let client = Client::of(api, &request);
+        let caller = api.admit(&request, Needs::Voter).await?;
+        let client = Client::of(api, caller, &request);
         let header = client.delete(request.into_inner().key).await?;
         Ok(Response::new(UnlockResponse { header }))
     }

@@ -4,8 +4,8 @@
 //! contender waits for the one right before its own to go. Go's concurrency package, `etcdctl lock` and
 //! `etcdctl elect` do the same with the same keys, so all of them wait in one queue.
 //!
-//! Everything is done in the client's name through the KV and Lease services, and is authorised there. What it must
-//! not do: keep a lock or an election in memory. The keys are all there is.
+//! Everything is done in the client's name: through the KV and Lease services, which authorise it, and by watches that
+//! are authorised as a client's own are. What it must not do: keep a lock or an election in memory. The keys are all there is.
 
 use std::sync::Arc;
 
@@ -23,11 +23,12 @@ use proto::etcdserverpb::{
 use proto::mvccpb::KeyValue;
 use proto::mvccpb::event::EventType;
 use raft_store::watch::{WatchOptions, WatchOutput, Watcher};
+use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
 use super::Api;
-use super::interceptor::Caller;
+use super::interceptor::{Caller, Identity};
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::status::{self, ApiError};
@@ -38,18 +39,21 @@ const LEASE_TTL_SECONDS: i64 = 60;
 /// Calls that wait for their turn on one member at once.
 pub(super) const WAITERS: usize = 16_384;
 
-/// The client in whose name keys are read and written.
+/// The client in whose name keys are read, written and watched.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) api: Arc<Api>,
+    pub(super) caller: Arc<Caller>,
     metadata: MetadataMap,
     extensions: Extensions,
 }
 
 impl Client {
-    pub(super) fn of<T>(api: &Arc<Api>, request: &Request<T>) -> Client {
+    /// The client of an admitted call.
+    pub(super) fn of<T>(api: &Arc<Api>, caller: Caller, request: &Request<T>) -> Client {
         Client {
             api: api.clone(),
+            caller: Arc::new(caller),
             metadata: request.metadata().clone(),
             extensions: request.extensions().clone(),
         }
@@ -119,15 +123,82 @@ impl Client {
         Ok((done.succeeded, done.header))
     }
 
-    /// Watches one key, from a revision on.
-    pub(super) fn watch(&self, key: Bytes, range_end: Bytes, start_revision: i64) -> Watcher {
+    /// Watches one key, or a range of keys, from a revision on.
+    pub(super) async fn watch(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        start_revision: i64,
+    ) -> Result<ClientWatch, Status> {
+        let store = self.api.node.store();
+        // Before the check, so that no change after it is missed.
+        let users = store.auth_changes();
+        let opened_by = self
+            .api
+            .admit_watch(&self.caller, &key, &range_end)
+            .await
+            .map_err(refused)?;
         let options = WatchOptions {
-            key,
-            range_end,
+            key: key.clone(),
+            range_end: range_end.clone(),
             start_revision,
             ..WatchOptions::default()
         };
-        self.api.node.store().watch_hub().watch(options)
+        Ok(ClientWatch {
+            watcher: store.watch_hub().watch(options),
+            client: self.clone(),
+            opened_by,
+            key,
+            range_end,
+            users,
+        })
+    }
+}
+
+fn refused(error: ApiError) -> Status {
+    status::of_a_client(error.into())
+}
+
+/// A watch in a client's name. It ends with the client's permission to read the keys.
+#[derive(Debug)]
+pub(super) struct ClientWatch {
+    watcher: Watcher,
+    client: Client,
+    /// `None`: opened while auth was off.
+    opened_by: Option<Arc<Identity>>,
+    key: Bytes,
+    range_end: Bytes,
+    users: watch::Receiver<u64>,
+}
+
+impl ClientWatch {
+    /// What happened next.
+    pub(super) async fn next(&mut self) -> Result<WatchOutput, Status> {
+        let output = loop {
+            tokio::select! {
+                output = self.watcher.recv() => break output,
+                changed = self.users.changed() => {
+                    changed.map_err(|_| ApiError::Stopped)?;
+                    self.check()?;
+                }
+            }
+        };
+        // An event is published after the users and roles of its position: nothing forbidden gets out.
+        self.check()?;
+        Ok(output.ok_or(ApiError::Stopped)?)
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let ClientWatch { client, .. } = self;
+        client
+            .api
+            .may_watch(
+                &client.caller,
+                self.opened_by.as_ref(),
+                &self.key,
+                &self.range_end,
+            )
+            .map_err(refused)
     }
 }
 
@@ -264,20 +335,16 @@ pub(super) struct Place {
 
 impl Place {
     /// Waits until every earlier place is gone. `lost` is the error if the key itself goes, with its lease.
-    pub(super) async fn turn(
-        &mut self,
-        caller: &Caller,
-        lost: ApiError,
-    ) -> Result<Option<ResponseHeader>, Status> {
+    pub(super) async fn turn(&mut self, lost: ApiError) -> Result<Option<ResponseHeader>, Status> {
         if self.is_first {
             return Ok(self.header);
         }
-        let api = self.queue.client.api.clone();
+        let Client { api, caller, .. } = self.queue.client.clone();
         let _waiter = api.waiters.try_acquire().map_err(|_| ApiError::TooManyRequests)?;
         self.is_kept = false;
         tokio::select! {
             turn = self.wait(lost) => turn,
-            error = api.stream_must_end(caller) => Err(error.into()),
+            error = api.stream_must_end(&caller) => Err(error.into()),
         }
     }
 
@@ -301,8 +368,8 @@ impl Place {
                 return Ok(found.header);
             };
             let from = found.header.map_or(0, |header| header.revision) + 1;
-            let mut ours = client.watch(self.key.clone(), Bytes::new(), from);
-            let mut theirs = client.watch(previous.key, Bytes::new(), from);
+            let mut ours = client.watch(self.key.clone(), Bytes::new(), from).await?;
+            let mut theirs = client.watch(previous.key, Bytes::new(), from).await?;
             tokio::select! {
                 gone = deleted(&mut theirs) => gone?,
                 gone = deleted(&mut ours) => gone?,
@@ -354,16 +421,15 @@ impl Drop for Place {
 }
 
 /// Completes when the key may be gone: it was deleted, or the past is no longer known.
-async fn deleted(watcher: &mut Watcher) -> Result<(), Status> {
+async fn deleted(watch: &mut ClientWatch) -> Result<(), Status> {
     loop {
-        match watcher.recv().await {
-            Some(WatchOutput::Events { events, .. }) => {
+        match watch.next().await? {
+            WatchOutput::Events { events, .. } => {
                 if events.iter().any(|event| event.r#type() == EventType::Delete) {
                     return Ok(());
                 }
             }
-            Some(WatchOutput::Compacted { .. }) => return Ok(()),
-            None => return Err(ApiError::Stopped.into()),
+            WatchOutput::Compacted { .. } => return Ok(()),
         }
     }
 }

@@ -409,6 +409,18 @@ mod tests {
                 PermissionDenied: PermissionDenied etcdserver: permission denied
                 AuthOldRevision: InvalidArgument etcdserver: revision of auth store is old
                 UnknownRequest: FailedPrecondition etcdserver: not capable
+                UserEmpty: InvalidArgument etcdserver: user name is empty
+                RootUserNotExist: FailedPrecondition etcdserver: root user does not exist
+                RootRoleNotExist: FailedPrecondition etcdserver: root user does not have root role
+                UserAlreadyExists: FailedPrecondition etcdserver: user name already exists
+                UserNotFound: FailedPrecondition etcdserver: user name not found
+                RoleEmpty: InvalidArgument etcdserver: role name is empty
+                RoleAlreadyExists: FailedPrecondition etcdserver: role name already exists
+                RoleNotFound: FailedPrecondition etcdserver: role name not found
+                RoleNotGranted: FailedPrecondition etcdserver: role is not granted to the user
+                PermissionNotGranted: FailedPrecondition etcdserver: permission is not granted to the role
+                PermissionNotGiven: InvalidArgument etcdserver: permission not given
+                InvalidAuthManagement: InvalidArgument etcdserver: invalid auth management
             "#]],
         );
     }

@@ -139,8 +139,9 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     pub watch_progress_notify_interval: u64,
 
-    /// How logins are remembered: "simple", or
-    /// "jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m"
+    /// The tokens that a login gives, the same on all members: "simple", signed with a key of the cluster's own, or
+    /// JSON web tokens with your keys: "jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m"; for HS256 priv-key
+    /// holds the secret, and without priv-key tokens are only read
     #[arg(
         long,
         env = "AGENT_AUTH_TOKEN",
@@ -149,11 +150,11 @@ pub struct RunArgs {
         help_heading = "Auth"
     )]
     pub auth_token: String,
-    /// How long a simple token lives after it was last seen
+    /// How long a simple token lives after it was last seen; jwt has its own ttl
     #[arg(long, env = "AGENT_AUTH_TOKEN_TTL", value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Auth")]
     pub auth_token_ttl: u64,
-    /// How much work it is to try a password: each step doubles it
+    /// How much work it is to try a password, 4 to 31: each step doubles it
     #[arg(long, env = "AGENT_BCRYPT_COST", value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(4..=31), help_heading = "Auth")]
     pub bcrypt_cost: u32,
@@ -321,10 +322,10 @@ pub enum ConfigError {
         "--name {0:?} must be 1 to 63 letters, digits, dots or hyphens: it is the host's name in documents and keys"
     )]
     Name(String),
-    #[error("--auth-token {0:?}: \"simple\", or \"jwt,...\"")]
+    #[error("--auth-token {0:?}: say \"simple\", or \"jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256\"")]
     AuthToken(String),
     #[error("--auth-token jwt: {0}")]
-    Jwt(#[from] JwtOptionsError),
+    Jwt(JwtOptionsError),
     #[error("{flag}: {reason}")]
     Value { flag: &'static str, reason: String },
 }
@@ -418,7 +419,9 @@ impl RunArgs {
             Some("simple") if parts.next().is_none() => Ok(TokenOptions::Simple {
                 ttl: Duration::from_secs(self.auth_token_ttl),
             }),
-            Some("jwt") => Ok(TokenOptions::Jwt(JwtOptions::parse(parts)?)),
+            Some("jwt") => JwtOptions::parse(parts)
+                .map(TokenOptions::Jwt)
+                .map_err(ConfigError::Jwt),
             _ => Err(ConfigError::AuthToken(self.auth_token.clone())),
         }
     }

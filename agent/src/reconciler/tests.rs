@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
+use proto::replicated::AuthChange;
+use proto::replicated::auth_change::{self, Change};
 use proto::replicated::request::Op;
 use raft_store::watch::WatchOptions;
 use serde_json::{Value, json};
@@ -247,6 +249,35 @@ async fn an_instance_lives_as_its_document_does() {
     host.until_instance("web", |instance| instance["status"] == "Running")
         .await;
 
+    host.delete(WEB).await;
+    host.until_forgotten(WEB).await;
+    assert_eq!(host.instance("web").await, None);
+}
+
+/// The host is the cluster's own: it has no user, and nothing is asked of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn auth_hinders_no_host() {
+    let host = Host::start().await;
+    let root = || "root".to_owned();
+    let add = auth_change::UserAdd {
+        name: root(),
+        ..Default::default()
+    };
+    let grant = auth_change::UserRole {
+        user: root(),
+        role: root(),
+    };
+    for change in [
+        Change::UserAdd(add),
+        Change::UserGrantRole(grant),
+        Change::Enable(auth_change::Enable::default()),
+    ] {
+        let change = AuthChange { change: Some(change) };
+        host.node.propose(Op::Auth(change)).await.unwrap();
+    }
+    assert!(host.node.store().auth().is_enabled());
+    let revision = host.put(&web("")).await;
+    host.until(WEB, Phase::Ready, revision).await;
     host.delete(WEB).await;
     host.until_forgotten(WEB).await;
     assert_eq!(host.instance("web").await, None);

@@ -10,7 +10,10 @@ use crate::mvcc::{KeyRange, ReadFailure, View, WriteTxn};
 
 impl Applier {
     pub(super) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, ApplyError> {
-        if let Some(refusal) = check_put(self.writer.view(), &self.leases, request) {
+        let view = self.writer.view();
+        // Of two reasons etcd names the lease first; in a Txn, the key.
+        let refusal = missing_lease(&self.leases, request).or_else(|| missing_key(view, request));
+        if let Some(refusal) = refusal {
             return Err(ApplyError::Refused(refusal));
         }
         let mut txn = self.writer.begin(&mut self.batch);
@@ -32,16 +35,23 @@ impl Applier {
     }
 }
 
-/// Whether a put can be done in `view`, which is the state before the whole request.
-pub(super) fn check_put(view: View<'_>, leases: &LeaseWriter, request: &PutRequest) -> Option<Refusal> {
+/// Why a put on a Txn's path cannot be done in `view`, which is the state before the whole request.
+pub(super) fn check_put_in_txn(
+    view: View<'_>,
+    leases: &LeaseWriter,
+    request: &PutRequest,
+) -> Option<Refusal> {
+    missing_key(view, request).or_else(|| missing_lease(leases, request))
+}
+
+fn missing_key(view: View<'_>, request: &PutRequest) -> Option<Refusal> {
     let keeps = request.ignore_value || request.ignore_lease;
-    if keeps && view.visible(&request.key).is_none() {
-        return Some(Refusal::KeyNotFound);
-    }
-    if request.lease != 0 && !leases.table().contains(request.lease) {
-        return Some(Refusal::LeaseNotFound);
-    }
-    None
+    (keeps && view.visible(&request.key).is_none()).then_some(Refusal::KeyNotFound)
+}
+
+fn missing_lease(leases: &LeaseWriter, request: &PutRequest) -> Option<Refusal> {
+    let missing = request.lease != 0 && !leases.table().contains(request.lease);
+    missing.then_some(Refusal::LeaseNotFound)
 }
 
 pub(super) fn put(

@@ -31,7 +31,7 @@ impl Applier {
     fn check_puts(&self, path: &Path<'_>) -> Option<Refusal> {
         path.steps.iter().find_map(|step| match step {
             Step::Op(request_op::Request::RequestPut(put)) => {
-                kv::check_put(self.writer.view(), &self.leases, put)
+                kv::check_put_in_txn(self.writer.view(), &self.leases, put)
             }
             Step::Op(_) => None,
             Step::Nested(nested) => self.check_puts(nested),

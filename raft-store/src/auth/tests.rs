@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proto::authpb::Permission;
 use proto::authpb::permission::Type;
 use proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    request_op,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, request_op,
 };
 use proto::replicated::auth_change::{Change, RolePermission, UserAdd, UserRole};
 use proto::replicated::request::Op;
@@ -235,6 +235,10 @@ fn what_each_operation_needs() {
             expected
         );
     }
+    assert!(permissions.may(&Op::LeaseGrant(LeaseGrantRequest::default()), &leases));
+    let compact = Op::Compact(CompactionRequest::default());
+    assert!(!permissions.may(&compact, &leases), "history is everybody's");
+    assert!(Permissions::merge(&[grant(Type::Write, "\0", "\0")]).may(&compact, &leases));
     assert!(!permissions.may(&Op::Auth(AuthChange::default()), &leases));
     assert!(Permissions::root().may(&Op::Auth(AuthChange::default()), &leases));
 }

@@ -115,6 +115,15 @@ impl View<'_> {
         }
     }
 
+    /// Whether a range of a Txn can read at `revision`. A negative one, which means "current" in a range of its own,
+    /// is older than any compaction here, as in etcd, where a store that was never compacted counts as compacted at -1.
+    pub(crate) fn readable_in_txn(&self, revision: i64) -> Result<(), ReadFailure> {
+        if revision < -1 || (revision == -1 && self.compacted > 0) {
+            return Err(ReadFailure::Compacted);
+        }
+        self.readable(revision).map(drop)
+    }
+
     /// What `key` is now.
     pub(crate) fn visible(&self, key: &[u8]) -> Option<Visible> {
         self.index.get(key, self.revision)

@@ -141,8 +141,8 @@ impl WriteTxn<'_> {
     pub(crate) fn put(&mut self, key: &Bytes, value: Bytes, lease: i64) -> Result<(), ReadFailure> {
         let before = self.view().visible(key);
         let prev_kv = match before {
-            Some(before) if self.writer.previous_wanted => Some(self.view().fetch(before.modified, true)?),
-            _ => None,
+            Some(_) => self.previous(key)?,
+            None => None,
         };
         let revision = self.take_revision();
         let kv = KeyValue {
@@ -168,11 +168,7 @@ impl WriteTxn<'_> {
 
     /// Deletes `key`, which exists.
     pub(crate) fn delete(&mut self, key: &Bytes) -> Result<(), ReadFailure> {
-        let prev_kv = if self.writer.previous_wanted {
-            self.view().current(key)?
-        } else {
-            None
-        };
+        let prev_kv = self.previous(key)?;
         let revision = self.take_revision();
         let bytes = record::quota_bytes(key, &[]);
         record::write_tombstone(self.batch, revision, key);
@@ -192,6 +188,15 @@ impl WriteTxn<'_> {
             prev_kv,
         });
         Ok(())
+    }
+
+    /// What an event tells of the value before, if anybody wants it: the one before the whole request, as in etcd.
+    fn previous(&self, key: &Bytes) -> Result<Option<KeyValue>, ReadFailure> {
+        if self.writer.previous_wanted {
+            self.writer.view().current(key)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Ends the request. Without it, too, what was put stays put: a request is checked before it writes.

@@ -105,6 +105,7 @@ impl Builder {
             address,
             joined: BTreeSet::new(),
             folder,
+            user: None,
         }
     }
 }
@@ -118,6 +119,8 @@ pub struct Cluster {
     /// Those that came after the first ones.
     joined: BTreeSet<usize>,
     folder: TempDir,
+    /// In whose name the cluster is asked.
+    user: Option<Client>,
 }
 
 impl Cluster {
@@ -182,10 +185,26 @@ impl Cluster {
             .collect()
     }
 
-    /// A client of one member, not connected yet.
+    /// Another value of a flag, from the next start of a member on.
+    pub fn set_arg(&mut self, flag: &str, value: &str) {
+        let args = &mut self.builder.args;
+        args.retain(|arg| !arg.starts_with(&format!("{flag}=")));
+        args.push(format!("{flag}={value}"));
+    }
+
+    /// A client of one member, not connected yet, in the name of the cluster's user if it has one.
     #[must_use]
     pub fn client(&self, i: usize) -> Client {
-        Client::new(self.endpoint(i))
+        let client = Client::new(self.endpoint(i));
+        match &self.user {
+            Some(user) => client.in_the_name_of(user),
+            None => client,
+        }
+    }
+
+    /// From here on [`Cluster::client`] is this client's user: with auth on, members are asked nothing anonymously.
+    pub fn set_user(&mut self, client: &Client) {
+        self.user = Some(client.clone());
     }
 
     /// Starts a member's process, for the first time or again. [`Cluster::ready`] waits for it.

@@ -6,7 +6,7 @@ use crate::names::Names;
 const UNORDERED: [&str; 4] = ["endpoint", "member list", "lease list", "defrag --cluster"];
 
 /// A number, with its unit, after each of these.
-const NUMBERS: [(&str, &str); 12] = [
+const NUMBERS: [(&str, &str); 14] = [
     (r#""raft_term":"#, "<term>"),
     (r#""RaftTerm" : "#, "<term>"),
     ("took = ", "<time>"),
@@ -19,6 +19,8 @@ const NUMBERS: [(&str, &str); 12] = [
     (r#""TTL" : "#, "<time>"),
     ("etcd API ", "<version>"),
     (r#""took":""#, "<time>"),
+    ("Compacting with revision ", "<revision>"),
+    ("Compacted with revision ", "<revision>"),
 ];
 
 pub(super) fn is_unordered(command: &str) -> bool {
@@ -164,7 +166,8 @@ fn initial_cluster(members: &str) -> String {
 fn verdict(line: &str) -> String {
     // A bar that is drawn over itself comes first, in the same line.
     let line = line.rsplit('\r').next().unwrap_or(line);
-    if line.starts_with("PASS") || line.starts_with("FAIL") || line.starts_with("compacted revision ") {
+    const VERDICTS: [&str; 5] = ["PASS", "FAIL", "Slowest request", "Stddev", "compacted revision "];
+    if VERDICTS.iter().any(|word| line.starts_with(word)) {
         "<verdict>".to_owned()
     } else if line.contains('%') {
         "<progress>".to_owned()
@@ -226,6 +229,7 @@ mod tests {
         assert_eq!(our_columns("agentctl 0.1.0"), "agentctl <version>");
         assert_eq!(verdict("1%\r60 / 60 100% 1m0s"), "<progress>");
         assert_eq!(verdict("PASS: Throughput is 150 writes/s"), "<verdict>");
+        assert_eq!(verdict("Slowest request took too long: 0.591116s"), "<verdict>");
     }
 
     #[test]

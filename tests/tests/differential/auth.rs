@@ -34,6 +34,11 @@ impl Tokens {
         self.by_user.get(user).map(String::as_str)
     }
 
+    /// Whether the sequence has asked anything about users.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched
+    }
+
     /// The user whose steps are least likely refused.
     pub(crate) fn administrator(&self) -> String {
         if self.by_user.contains_key(ROOT) { ROOT } else { "" }.to_owned()

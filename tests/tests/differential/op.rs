@@ -241,6 +241,16 @@ impl Op {
         }
     }
 
+    /// Whether the member that is asked answers from its own state, which may be behind.
+    pub(crate) fn reads_own_state(&self) -> bool {
+        match self {
+            Op::Range(range) => range.serializable,
+            Op::Txn(txn) => txn.reads_own_state(),
+            Op::As(as_user) => as_user.ask.reads_own_state(),
+            _ => false,
+        }
+    }
+
     /// One line of JSON, without what is at its default.
     pub(crate) fn line(&self) -> String {
         serde_json::to_string(&self.value()).expect("an operation is plain data")
@@ -257,6 +267,17 @@ impl Op {
     /// When the line is no operation: a kept case is wrong then.
     pub(crate) fn parse(line: &str) -> Op {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+}
+
+impl Txn {
+    fn reads_own_state(&self) -> bool {
+        let mut ops = self.success.iter().chain(&self.failure);
+        ops.all(|op| match op {
+            TxnOp::Range(range) => range.serializable,
+            TxnOp::Txn(nested) => nested.reads_own_state(),
+            TxnOp::Put(_) | TxnOp::Delete(_) | TxnOp::Nothing => false,
+        })
     }
 }
 

@@ -4,12 +4,12 @@
 //! neighbours that only read. The members of a cluster take turns: no answer may depend on which one is asked.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use proto::etcdserverpb::{
-    DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
-    LeaseTimeToLiveRequest, RangeRequest, ResponseHeader,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, RangeRequest, ResponseHeader,
 };
 use tests::client::Client;
 use tests::cluster::Cluster;
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT_TTL: i64 = 60;
 /// Ids that are asked for are small; a greater one was chosen by the server.
 const GREATEST_ASKED_LEASE: i64 = 1 << 16;
+/// A member that is behind is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Put where watches wait for a revision to come.
 const MARKER: &str = "~";
 
@@ -108,18 +110,26 @@ impl Runner {
     }
 
     async fn read_all(&mut self, ops: &[Op]) -> Vec<Answer> {
-        let first = self.turn;
-        self.turn += ops.len();
+        let turns: Vec<usize> = ops.iter().map(|_| self.next_turn()).collect();
         let runner = &*self;
-        join_all(ops.iter().zip(first..).map(|(op, turn)| async move {
+        join_all(ops.iter().zip(turns).map(|(op, turn)| async move {
             let said = bounded(runner.ask(op, "", turn)).await;
             answer(said).0
         }))
         .await
     }
 
+    /// The member that is asked next. Who may do what changes a moment later at other members, in etcd too: a sequence
+    /// with users stays at one.
+    fn next_turn(&mut self) -> usize {
+        if !self.tokens.touched() {
+            self.turn += 1;
+        }
+        self.turn
+    }
+
     async fn step(&mut self, op: &Op) -> Answer {
-        self.turn += 1;
+        self.next_turn();
         let (user, asked) = match op {
             Op::As(as_user) => (as_user.user.as_str(), as_user.ask.as_ref()),
             op => ("", op),
@@ -131,18 +141,31 @@ impl Runner {
         }
         if let Op::Auth(auth) = asked {
             let client = self.member(self.turn).clone();
-            return answer(bounded(self.tokens.ask(client, user, auth)).await).0;
+            let (answer, revision) = answer(bounded(self.tokens.ask(client, user, auth)).await);
+            self.wrote(revision);
+            return answer;
+        }
+        if let Op::KeepAlive(_) = asked {
+            // The revision in its header is the one of the member that is asked.
+            self.catch_up(self.member(self.turn).clone()).await;
         }
         let before = self.place;
         let (answer, revision) = answer(bounded(self.ask(asked, user, self.turn)).await);
-        if !asked.only_reads() {
-            self.writer = self.turn % self.clients.len();
+        if !asked.only_reads() && !asked.reads_own_state() {
+            self.wrote(revision);
         }
         self.place.revision = before.revision.max(revision);
         if let (Op::Compact(compact), true) = (asked, revision > 0) {
             self.place.compacted = compact.revision.at(before);
         }
         answer
+    }
+
+    /// Remembers whom to ask for its own state. A member that refused, with no revision then, may be behind.
+    fn wrote(&mut self, revision: i64) {
+        if revision > 0 {
+            self.writer = self.turn % self.clients.len();
+        }
     }
 
     /// What a watch is told is compared when the sequence is over.
@@ -154,7 +177,8 @@ impl Runner {
             _ => unreachable!("{op:?} is no step of a stream"),
         };
         let key = (number, user.to_owned());
-        let client = self.member(number).clone();
+        let member = if self.tokens.touched() { self.turn } else { number };
+        let client = self.member(member).clone();
         if !self.streams.contains_key(&key) {
             let opened = WatchStream::open(&client, self.tokens.of(user));
             self.streams.insert(key.clone(), opened);
@@ -171,10 +195,9 @@ impl Runner {
         match op {
             Op::Watch(watch) => {
                 let request = watch.request(place);
-                let may_be_compacted =
-                    request.start_revision != 0 && request.start_revision <= place.compacted;
-                stream.create(request).await;
-                if may_be_compacted {
+                let compacted = request.start_revision != 0 && request.start_revision < place.compacted;
+                stream.create(request, compacted).await;
+                if compacted {
                     self.sync_stream(&key).await;
                 }
             }
@@ -232,8 +255,8 @@ impl Runner {
         let _ = bounded(async { client.kv.range(self.request(&user, read)).await }).await;
     }
 
-    /// Takes away what a sequence left, so that the next one begins alike on both subjects.
-    async fn clean(&mut self) {
+    /// Takes away what a sequence left, so that every one begins alike: with an empty store that is compacted.
+    pub(crate) async fn clean(&mut self) {
         let client = self.member(0).clone();
         self.tokens.clean(client.clone()).await;
         let mut client = client;
@@ -253,7 +276,29 @@ impl Runner {
                     .await;
             }
         }
+        // Refused where it is compacted there already.
+        let everything = CompactionRequest {
+            revision: self.place.revision,
+            physical: true,
+        };
+        let _ = client.kv.compact(everything).await;
+        self.place.compacted = self.place.revision;
         self.writer = 0;
+        for client in &self.clients {
+            self.until_clean(client.clone()).await;
+        }
+    }
+
+    /// Waits until this member knows that there are no users any more.
+    async fn until_clean(&self, mut client: Client) {
+        let until = Instant::now() + PATIENCE;
+        let read = || RangeRequest {
+            key: bytes(MARKER),
+            ..RangeRequest::default()
+        };
+        while bounded(async { client.kv.range(read()).await }).await.is_err() && Instant::now() < until {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     fn member(&self, turn: usize) -> &Client {
@@ -265,14 +310,12 @@ impl Runner {
     }
 
     async fn ask(&self, op: &Op, user: &str, turn: usize) -> Said {
+        let turn = if op.reads_own_state() { self.writer } else { turn };
         let mut client = self.member(turn).clone();
         let place = self.place;
         match op {
             Op::As(as_user) => Box::pin(self.ask(&as_user.ask, &as_user.user, turn)).await,
             Op::Range(range) => {
-                if range.serializable {
-                    client = self.member(self.writer).clone();
-                }
                 let request = self.request(user, range.request(place));
                 let said = client.kv.range(request).await?.into_inner();
                 Ok(said_text(show::range(&said), said.header.as_ref()))

@@ -42,6 +42,10 @@ pub(crate) struct WatchStream {
     /// The start revision of the watch that is being created.
     creating: i64,
     answered_creates: usize,
+    /// The watch that the last one to be created became, if it was not refused.
+    created: Option<i64>,
+    /// The next refusal is the fence's, which is none of the steps.
+    fencing: bool,
     /// The greatest revision of an answer to a request for progress.
     progress: i64,
     /// The last revision a watch has seen, and whether its response was a piece of one.
@@ -67,6 +71,8 @@ impl WatchStream {
             compacted: Vec::new(),
             creating: 0,
             answered_creates: 0,
+            created: None,
+            fencing: false,
             progress: 0,
             seen: BTreeMap::new(),
             ended: false,
@@ -82,13 +88,21 @@ impl WatchStream {
         &self.told
     }
 
-    /// Creates a watch and waits until it is.
-    pub(crate) async fn create(&mut self, request: WatchCreateRequest) {
+    /// Creates a watch and waits until it is; if its start is `compacted`, until it is canceled for that: what it is told
+    /// then is where the store is compacted, which may soon be further on.
+    pub(crate) async fn create(&mut self, request: WatchCreateRequest, compacted: bool) {
         self.creating = request.start_revision;
+        // What was answered before says nothing about this one.
+        self.progress = 0;
         let answers = self.answered_creates + 1;
         self.send(RequestUnion::CreateRequest(request)).await;
         self.receive_until("created", PATIENCE, |stream| stream.answered_creates >= answers)
             .await;
+        if compacted {
+            let is_told =
+                |stream: &WatchStream| stream.created.is_none_or(|id| !stream.live.contains_key(&id));
+            self.receive_until("compacted", PATIENCE, is_told).await;
+        }
     }
 
     /// Cancels a watch. An unknown id is not answered: another answer, which comes after it, tells.
@@ -141,6 +155,7 @@ impl WatchStream {
             ..WatchCreateRequest::default()
         };
         let answers = self.answered_creates + 1;
+        self.fencing = true;
         self.send(RequestUnion::CreateRequest(request)).await;
         self.receive_until("the fence", PATIENCE, |stream| stream.answered_creates >= answers)
             .await;
@@ -190,8 +205,13 @@ impl WatchStream {
             self.progress = self.progress.max(revision);
             return;
         }
+        if response.created && response.canceled && std::mem::take(&mut self.fencing) {
+            self.answered_creates += 1;
+            return;
+        }
         if response.created {
             self.answered_creates += 1;
+            self.created = (!response.canceled).then_some(id);
             if !response.canceled {
                 self.live.insert(id, self.creating);
                 self.seen.remove(&id);

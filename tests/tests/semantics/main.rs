@@ -6,6 +6,7 @@
 mod ask;
 mod auth;
 mod cluster;
+mod guarded;
 mod kv;
 mod lease;
 mod maintenance;

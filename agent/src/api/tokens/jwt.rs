@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Rejected;
+use super::proven::Proven;
 use crate::api::interceptor::Identity;
 
 /// Keys and method, as `--auth-token jwt,...` names them.
@@ -32,15 +33,19 @@ pub struct JwtOptions {
 pub enum JwtOptionsError {
     #[error("{0:?} is not NAME=VALUE of pub-key, priv-key, sign-method and ttl")]
     Option(String),
+    #[error("sign-method=METHOD is missing, like sign-method=RS256")]
+    MethodMissing,
     #[error("sign-method={0}: use one of HS256, RS256, PS256, ES256, EdDSA, or their longer kin")]
     Method(String),
     #[error("ttl={0}: a number with its unit, like 10m")]
     Ttl(String),
     #[error("{name} is needed for sign-method={method}")]
     KeyMissing { name: &'static str, method: String },
-    #[error("{path}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds no key for sign-method={method}")]
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: std::io::Error },
+    #[error(
+        "{path} holds no key for sign-method={method}: a PEM file is needed, and PKCS #8 of a private key"
+    )]
     Key { path: PathBuf, method: String },
 }
 
@@ -73,7 +78,7 @@ impl JwtOptions {
                 _ => return Err(unknown()),
             }
         }
-        let method = method.unwrap_or_default();
+        let method = method.ok_or(JwtOptionsError::MethodMissing)?;
         let algorithm = Algorithm::from_str(&method).map_err(|_| JwtOptionsError::Method(method.clone()))?;
         let keys = Keys { algorithm, method };
         let (signing, verifying) = if keys.is_secret() {
@@ -147,9 +152,9 @@ impl Keys {
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, JwtOptionsError> {
-    std::fs::read(path).map_err(|source| JwtOptionsError::File {
+    std::fs::read(path).map_err(|reason| JwtOptionsError::File {
         path: path.clone(),
-        source,
+        reason,
     })
 }
 
@@ -166,7 +171,7 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?)).filter(|ttl| !ttl.is_zero())
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Claims {
     username: String,
     revision: u64,
@@ -177,11 +182,13 @@ struct Claims {
 #[derive(Debug)]
 pub(in crate::api) struct Jwt {
     options: JwtOptions,
+    proven: Proven<Claims>,
 }
 
 impl Jwt {
     pub(super) fn new(options: JwtOptions) -> Jwt {
-        Jwt { options }
+        let proven = Proven::new(options.ttl);
+        Jwt { options, proven }
     }
 
     pub(super) fn issue(&self, name: &str, auth: &Auth, now: Duration) -> Option<String> {
@@ -197,12 +204,10 @@ impl Jwt {
     }
 
     pub(super) fn verify(&self, token: &str, auth: &Auth, now: Duration) -> Result<Identity, Rejected> {
-        let mut validation = Validation::new(self.options.algorithm);
-        // Looked at below, by the clock that is given here.
-        validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.options.verifying, &validation)
-            .map_err(|_| Rejected::Invalid)?
-            .claims;
+        let claims = match self.proven.show(token, now) {
+            Some(claims) => claims,
+            None => self.prove(token, now)?,
+        };
         if claims.exp <= now.as_secs() {
             return Err(Rejected::Invalid);
         }
@@ -216,10 +221,21 @@ impl Jwt {
             return Err(Rejected::Invalid);
         }
         Ok(Identity {
-            user: claims.username,
+            user: claims.username.clone(),
             changed_revision,
             auth_revision: claims.revision,
         })
+    }
+
+    /// Verifies the signature of a token that is new here.
+    fn prove(&self, token: &str, now: Duration) -> Result<Arc<Claims>, Rejected> {
+        let mut validation = Validation::new(self.options.algorithm);
+        // Looked at with every call, by the clock that is given there.
+        validation.validate_exp = false;
+        let proved = jsonwebtoken::decode::<Claims>(token, &self.options.verifying, &validation);
+        let claims = Arc::new(proved.map_err(|_| Rejected::Invalid)?.claims);
+        self.proven.remember(token, &claims, now);
+        Ok(claims)
     }
 }
 
@@ -264,7 +280,7 @@ mod tests {
                 .to_string()
         };
         assert!(error(&["sign-method=none"]).starts_with("sign-method=none: use one of"));
-        assert!(error(&[]).starts_with("sign-method=: use one of"));
+        assert!(error(&[]).starts_with("sign-method=METHOD is missing"));
         assert!(error(&["sign-method=RS256"]).starts_with("pub-key is needed"));
         assert!(error(&["sign-method=HS256"]).starts_with("priv-key is needed"));
         assert!(error(&["ttl=5"]).starts_with("ttl=5: a number with its unit"));

@@ -1,9 +1,11 @@
 //! Tokens: what a client shows instead of its password once it has logged in.
 //!
 //! [`simple`] tokens are ours, signed with a key that only members know; [`jwt`]s are signed with the operator's. Any
-//! member verifies either without asking another, and no login writes to the log. The clock is read here.
+//! member verifies either without asking another, and no login writes to the log. A signature is verified once, and then
+//! [`proven`]. The clock is read here.
 
 mod jwt;
+mod proven;
 mod simple;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

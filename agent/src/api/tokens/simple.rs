@@ -8,17 +8,18 @@
 //! verifies every token, restarts lose none, and disabling auth voids all. Unrelated changes of users leave a token
 //! good, as in etcd; the user's own password or deletion void it.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use parking_lot::Mutex;
 use raft_store::auth::{Auth, User};
 use sha2::Sha256;
 
 use super::Rejected;
+use super::proven::Proven;
 use crate::api::interceptor::Identity;
 
 const VERSION: u8 = 1;
@@ -29,16 +30,11 @@ const MIN_KEY_BYTES: usize = 32;
 /// Above what any token needs; longer ones are not even decoded.
 const MAX_TOKEN_BYTES: usize = 4096;
 
-/// Tokens that are kept alive here beyond their first life, at most.
-const KEPT_ALIVE: usize = 65_536;
-
-type Seal = [u8; MAC_BYTES];
-
 #[derive(Debug)]
 pub(in crate::api) struct Simple {
     ttl: Duration,
-    /// When a token was last seen, by its seal.
-    seen: Mutex<HashMap<Seal, Duration>>,
+    /// A token that is here lives on while it is shown.
+    proven: Proven<Claims>,
 }
 
 /// A token's contents.
@@ -47,13 +43,23 @@ struct Claims {
     auth_revision: u64,
     changed_revision: u64,
     user: String,
+    /// What it was signed with.
+    key: Box<[u8]>,
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Simple {
     pub(super) fn new(ttl: Duration) -> Simple {
         Simple {
             ttl,
-            seen: Mutex::default(),
+            proven: Proven::new(ttl),
         }
     }
 
@@ -70,12 +76,33 @@ impl Simple {
     }
 
     pub(super) fn verify(&self, token: &str, auth: &Auth, now: Duration) -> Result<Identity, Rejected> {
+        let claims = match self.proven.show(token, now) {
+            Some(claims) => claims,
+            None => self.prove(token, auth, now)?,
+        };
+        let is_users = auth
+            .user(&claims.user)
+            .is_some_and(|user| user.changed_revision() == claims.changed_revision);
+        // Auth may have been enabled anew meanwhile, with another key.
+        if !is_users || *claims.key != *auth.token_key() {
+            self.proven.forget(token);
+            return Err(Rejected::Invalid);
+        }
+        Ok(Identity {
+            user: claims.user.clone(),
+            changed_revision: claims.changed_revision,
+            auth_revision: auth.revision(),
+        })
+    }
+
+    /// Verifies a token that is new here, or was not shown here for a whole life.
+    fn prove(&self, token: &str, auth: &Auth, now: Duration) -> Result<Arc<Claims>, Rejected> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Rejected::Invalid);
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Rejected::Invalid)?;
         let (signed, seal) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(Rejected::Invalid)?;
-        let claims = Claims::read(signed).ok_or(Rejected::Invalid)?;
+        let claims = Claims::read(signed, auth.token_key()).ok_or(Rejected::Invalid)?;
         // Before the seal: a key that is not here yet cannot be tried. What a forger gains by it is that we catch up.
         if claims.auth_revision > auth.revision() {
             return Err(Rejected::Newer);
@@ -86,40 +113,17 @@ impl Simple {
         mac(auth, signed)
             .verify_slice(seal)
             .map_err(|_| Rejected::Invalid)?;
-        let user = auth.user(&claims.user).ok_or(Rejected::Invalid)?;
-        if user.changed_revision() != claims.changed_revision || !self.is_alive(*seal, claims.issued, now) {
+        if now.saturating_sub(claims.issued) >= self.ttl {
             return Err(Rejected::Invalid);
         }
-        Ok(Identity {
-            user: claims.user,
-            changed_revision: claims.changed_revision,
-            auth_revision: auth.revision(),
-        })
-    }
-
-    /// Whether the token was issued, or seen here, less than its life ago; if so it is seen now.
-    fn is_alive(&self, seal: Seal, issued: Duration, now: Duration) -> bool {
-        let mut seen = self.seen.lock();
-        let last = seen.get(&seal).copied().unwrap_or_default().max(issued);
-        if now.saturating_sub(last) >= self.ttl {
-            seen.remove(&seal);
-            return false;
-        }
-        // A token in its first half needs no place yet.
-        if now.saturating_sub(issued) > self.ttl / 2 {
-            if seen.len() >= KEPT_ALIVE {
-                seen.retain(|_, last| now.saturating_sub(*last) < self.ttl);
-            }
-            if seen.len() < KEPT_ALIVE || seen.contains_key(&seal) {
-                seen.insert(seal, now);
-            }
-        }
-        true
+        let claims = Arc::new(claims);
+        self.proven.remember(token, &claims, now);
+        Ok(claims)
     }
 }
 
 impl Claims {
-    fn read(bytes: &[u8]) -> Option<Claims> {
+    fn read(bytes: &[u8], key: &[u8]) -> Option<Claims> {
         let (&version, rest) = bytes.split_first()?;
         let (issued, rest) = rest.split_first_chunk()?;
         let (auth_revision, rest) = rest.split_first_chunk()?;
@@ -129,6 +133,7 @@ impl Claims {
             auth_revision: u64::from_be_bytes(*auth_revision),
             changed_revision: u64::from_be_bytes(*changed_revision),
             user: String::from_utf8(user.to_vec()).ok()?,
+            key: key.into(),
         })
     }
 }
@@ -208,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_proved_once_is_still_asked_of_the_users() {
+        let mut auth = auth(7);
+        let simple = Simple::new(TTL);
+        let token = token(&simple, &auth, START);
+        let verify = |auth: &Auth| simple.verify(&token, auth, START).is_ok();
+        assert!(verify(&auth) && verify(&auth));
+        let other_key = self::auth(8);
+        assert!(!verify(&other_key), "auth was enabled anew");
+        assert!(verify(&auth));
+        change(&mut auth, Change::UserDelete("ann".to_owned()));
+        assert!(!verify(&auth), "the user is gone");
+    }
+
+    #[test]
     fn a_forged_or_foreign_token_is_none() {
         let auth = auth(7);
         let simple = Simple::new(TTL);
@@ -267,6 +286,6 @@ mod tests {
         );
         now += TTL;
         assert!(simple.verify(&token, &auth, now).is_err());
-        assert!(simple.seen.lock().is_empty());
+        assert_eq!(simple.proven.len(), 0);
     }
 }
