@@ -37,8 +37,10 @@ pub(crate) fn events(
         if !range.contains(&record.kv.key) {
             continue;
         }
+        // A key that its own Txn deletes first begins anew: as in etcd there is nothing before it.
+        let created = !record.tombstone && record.kv.create_revision == at.main;
         // What the compacted revision itself replaced is given up, swept or not.
-        let prev_kv = if query.prev_kv && at.main > compacted {
+        let prev_kv = if query.prev_kv && !created && at.main > compacted {
             previous(backend, index, &record.kv.key, at)?
         } else {
             None

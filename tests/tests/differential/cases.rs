@@ -56,6 +56,16 @@ pub(crate) const CASES: &[Case] = &[
         "#,
     },
     Case {
+        name: "a key that one transaction deletes and puts begins anew, for watches that catch up too",
+        steps: r#"
+            {"put":{"key":"b"}}
+            {"put":{"key":"b/2"}}
+            {"watch":{"stream":1,"range_end":"ÿÿ","prev_kv":true}}
+            {"txn":{"success":[{"delete":{"key":"ab","range_end":"\u0000"}},{"put":{"key":"b"}}]}}
+            {"watch":{"range_end":"ÿÿ","start_revision":"compacted+2","prev_kv":true}}
+        "#,
+    },
+    Case {
         name: "a transaction of serializable ranges only, at a member that took no write",
         steps: r#"
             {"put":{"key":"a"}}
