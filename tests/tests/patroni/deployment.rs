@@ -313,7 +313,9 @@ etcd3:
     synchronous_mode: true
     postgresql:
       use_pg_rewind: true
-      parameters: {{shared_buffers: 16MB, max_connections: 30, jit: 'off'}}
+      parameters: {{shared_buffers: 16MB, max_connections: 30, jit: 'off',
+      # In the data directory: what a kill leaves in shared memory would stay.
+      dynamic_shared_memory_type: mmap}}
   initdb: [encoding: UTF8, locale: C, auth: trust, data-checksums]
 postgresql:
   listen: {address}:{postgres}
