@@ -23,10 +23,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, Method as HttpMethod, Request};
+use http_body_util::BodyExt;
 use tonic::{Code, Status};
 
 use codec::Transcode;
@@ -41,6 +42,9 @@ const JSON_EXPANSION: usize = 2;
 
 /// The body of a single request has to be there within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much of a body that is too long is read only so that its client hears of it.
+const DISCARDED_BYTES: usize = 64 << 20;
 
 /// What grpc-gateway tells of the call behind an answer.
 const CALL_CONTENT_TYPE: (HeaderName, &str) = (
@@ -136,10 +140,10 @@ impl Gateway {
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Failure> {
-        let reading = axum::body::to_bytes(body, self.max_body_bytes);
+        let reading = read_to_the_end(body, self.max_body_bytes);
         match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(_)) => Err(Failure::call(Status::resource_exhausted(format!(
+            Ok(Some(body)) => Ok(body),
+            Ok(None) => Err(Failure::call(Status::resource_exhausted(format!(
                 "the body was cut off, or is longer than {} bytes",
                 self.max_body_bytes
             )))),
@@ -154,6 +158,27 @@ impl Gateway {
         // What the services answer is theirs to bound.
         Client::new(self.calls.clone()).max_decoding_message_size(usize::MAX)
     }
+}
+
+/// `None`: it was cut off, or is longer than `limit`. What is too long is read on and thrown away, as far as is bearable: a
+/// client that still sends when the connection is closed never sees the answer.
+async fn read_to_the_end(mut body: Body, limit: usize) -> Option<Bytes> {
+    let mut kept = BytesMut::new();
+    let mut arrived = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        arrived = arrived.saturating_add(data.len());
+        if arrived <= limit {
+            kept.extend_from_slice(&data);
+        } else if arrived <= limit.saturating_add(DISCARDED_BYTES) {
+            kept = BytesMut::new();
+        } else {
+            return None;
+        }
+    }
+    (arrived <= limit).then(|| kept.freeze())
 }
 
 fn deadline_exceeded() -> Status {
