@@ -74,9 +74,14 @@ impl Cluster for ClusterService {
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let caller = self.0.admit(&request, Needs::Root).await?;
+        let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        // In etcd's order: who is it, then what is it to be.
+        if !self.0.node.members().iter().any(|member| member.id == id) {
+            return Err(ApiError::MemberNotFound.into());
+        }
         let update = member_change::Update {
-            id: request.get_ref().id,
-            peer_urls: validate::peer_urls(&request.get_ref().peer_ur_ls)?,
+            id,
+            peer_urls: validate::peer_urls(&peer_ur_ls)?,
         };
         let changed = self.change(&caller, Change::Update(update)).await?;
         Ok(Response::new(MemberUpdateResponse {

@@ -172,8 +172,13 @@ impl Api {
     async fn identify(&self, credentials: &Credentials) -> Result<(Option<Identity>, Arc<Auth>), ApiError> {
         let mut auth = self.node.store().auth();
         let mut identity = self.identify_by(credentials, &auth);
-        if identity == Err(Rejected::Newer) {
-            // Another member knows more of this user: catch up with it.
+        // Another member may know more: of this user, or that auth is off by now. Catch up with it.
+        let behind = match identity {
+            Err(Rejected::Newer) => true,
+            Err(Rejected::Nobody) => self.view().leader != 0,
+            _ => false,
+        };
+        if behind {
             self.node.read_index().await?;
             auth = self.node.store().auth();
             identity = self.identify_by(credentials, &auth);

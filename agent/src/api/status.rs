@@ -190,7 +190,7 @@ impl ApiError {
                 "etcdserver: too many learner members in cluster",
             ),
             E::NotEnoughStarted => (
-                Code::FailedPrecondition,
+                Code::Unknown,
                 "etcdserver: re-configuration failed due to not enough started members",
             ),
             E::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
@@ -375,7 +375,7 @@ mod tests {
                 MemberNotLearner: FailedPrecondition etcdserver: can only promote a learner member
                 LearnerNotReady: FailedPrecondition etcdserver: can only promote a learner member which is in sync with leader
                 TooManyLearners: FailedPrecondition etcdserver: too many learner members in cluster
-                NotEnoughStarted: FailedPrecondition etcdserver: re-configuration failed due to not enough started members
+                NotEnoughStarted: Unknown etcdserver: re-configuration failed due to not enough started members
                 Unhealthy: Unavailable etcdserver: unhealthy cluster
             "#]],
         );

@@ -57,9 +57,9 @@ impl Asker<'_> {
             .map(|member| {
                 let urls: Vec<String> = member.peer_ur_ls.iter().map(name).collect();
                 format!(
-                    "  {} name={:?} clients={} learner={}\n",
+                    "  {} named={} clients={} learner={}\n",
                     urls.join(","),
-                    member.name,
+                    !member.name.is_empty(),
                     member.client_ur_ls.len(),
                     member.is_learner
                 )
@@ -140,6 +140,18 @@ impl Asker<'_> {
         }
     }
 
+    /// An etcd 3.5 takes a learner whose URLs are updated for a voter from then on.
+    async fn keeps_a_learner_one(&self, id: u64) {
+        let request = MemberUpdateRequest {
+            id,
+            peer_ur_ls: vec![NOWHERE[0].to_owned()],
+        };
+        let answer = self.client.clone().cluster.member_update(request).await;
+        let members = answer.expect("an update").into_inner().members;
+        let updated = members.iter().find(|member| member.id == id);
+        assert!(updated.expect("the learner").is_learner);
+    }
+
     /// Waits until the members are found to be well, or not: a URL that is taken is refused in any case.
     async fn health(&mut self, taken: &str, well: bool) {
         wait::until("the health of the members", async || {
@@ -201,7 +213,9 @@ async fn three(subject: &Subject, transcript: &mut Transcript) {
     let learner = ask.add("a learner", &[NOWHERE[0]], true).await;
     ask.add("a second learner", &[NOWHERE[1]], true).await;
     ask.promote("a learner that does not run", learner).await;
-    ask.update("a learner", learner, &[NOWHERE[3], NOWHERE[2]]).await;
+    if !subject.is_etcd() {
+        ask.keeps_a_learner_one(learner).await;
+    }
     let voter = ask.add("a voter", &[NOWHERE[1]], false).await;
     ask.promote("a voter that does not run", voter).await;
     ask.add("a voter while another one has not started", &[NOWHERE[0]], false)
