@@ -75,14 +75,14 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let caller = self.0.admit(&request, Needs::Root).await?;
         let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
-        // In etcd's order: who is it, then what is it to be.
-        if !self.0.node.members().iter().any(|member| member.id == id) {
-            return Err(ApiError::MemberNotFound.into());
-        }
-        let update = member_change::Update {
-            id,
-            peer_urls: validate::peer_urls(&peer_ur_ls)?,
-        };
+        let peer_urls = validate::peer_urls(&peer_ur_ls).map_err(|error| {
+            // In etcd's order: who is it, then what is it to be.
+            match self.0.node.members().iter().any(|member| member.id == id) {
+                true => error,
+                false => ApiError::MemberNotFound,
+            }
+        })?;
+        let update = member_change::Update { id, peer_urls };
         let changed = self.change(&caller, Change::Update(update)).await?;
         Ok(Response::new(MemberUpdateResponse {
             header: self.0.header_at(0),
