@@ -79,6 +79,7 @@ impl Builder {
             cluster.start(i);
         }
         cluster.ready().await;
+        cluster.published().await;
         cluster
     }
 
@@ -232,6 +233,21 @@ impl Cluster {
         match self.members[i].wait_exit(PATIENCE).await {
             Ok(status) => status,
             Err(vain) => panic!("{vain} after SIGTERM"),
+        }
+    }
+
+    /// Waits until each member knows where clients reach each other one: they tell it when they have started. Where users
+    /// must log in, it is not asked.
+    async fn published(&self) {
+        for i in 0..self.members.len() {
+            wait::until("the members to say where clients reach them", async || {
+                let told = match self.client(i).member_list().await {
+                    Ok(members) => members.iter().all(|member| !member.client_ur_ls.is_empty()),
+                    Err(refused) => refused.code() == tonic::Code::InvalidArgument,
+                };
+                told.then_some(())
+            })
+            .await;
         }
     }
 
