@@ -56,6 +56,8 @@ impl Names {
         );
         self.replace(&format!("{id:x}"), name);
         self.replace(&format!("{id:016x}"), name);
+        // Where it is padded, after a blank of its own.
+        self.replace(&format!(" {id:16x}"), &format!(" {name}"));
         self.replace(&id.to_string(), name);
         self.ids.insert(id, name.to_owned());
     }

@@ -289,7 +289,11 @@ impl Asker {
             .body(body.to_owned());
         let response = request.send().await.expect("an answer");
         let mut answer = format!("{}\n", response.status().as_u16());
-        for line in response.text().await.expect("a body").lines() {
+        let body = response.text().await.expect("a body");
+        let mut lines: Vec<&str> = body.lines().collect();
+        // etcd goes through the checks of a probe in any order.
+        lines.sort_by_key(|line| if line.starts_with("[+]") { *line } else { "~" });
+        for line in lines {
             let _ = writeln!(answer, "{}", masked(line));
         }
         answer
