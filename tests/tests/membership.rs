@@ -127,6 +127,29 @@ async fn removed_while_it_was_down() {
     stops_for_good(&mut cluster, gone).await;
 }
 
+/// Removing the other one now would leave two voters, and one of them is dead: nothing could be committed any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_died_a_moment_ago_is_no_part_of_a_new_quorum() {
+    let mut cluster = Cluster::builder(&Subject::agent(), 3).start().await;
+    let leader = cluster.leader().await;
+    let dies = cluster.follower().await;
+    let other = (0..3).find(|i| *i != dies && *i != leader).expect("a third");
+    let (dead, alive) = (cluster.id(dies).await, cluster.id(other).await);
+    cluster.kill(dies);
+    let refused = cluster
+        .remove(leader, alive)
+        .await
+        .expect_err("one of two is dead");
+    assert_eq!(refused.message(), "etcdserver: unhealthy cluster");
+    cluster
+        .client(leader)
+        .put("still", b"writable")
+        .await
+        .expect("put");
+    let left = cluster.remove(leader, dead).await.expect("the dead one may go");
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_follows_refuses_and_is_promoted() {
     let mut cluster = Cluster::builder(&Subject::agent(), 1).start().await;

@@ -15,7 +15,7 @@ pub(super) struct Peer {
     pub(super) learner: bool,
     /// Raft counts its vote: it is no learner, and not on its way to be a voter.
     pub(super) votes: bool,
-    /// It has answered the leader lately.
+    /// It has answered the leader since the change was asked for.
     pub(super) active: bool,
     /// The last index of its log that the leader knows of.
     pub(super) matched: u64,

@@ -158,6 +158,7 @@ impl MembershipTask {
     /// One change, from its check to its answer.
     async fn change(&self, change: MemberChange) -> Result<MembersChanged, ChangeError> {
         let change = change.change.ok_or(MemberRefusal::Unspecified)?;
+        let asked = Instant::now();
         // A leader that was deposed, or has not yet applied all, would judge by what is no longer so.
         let index = self
             .node
@@ -165,7 +166,7 @@ impl MembershipTask {
             .await
             .map_err(|_| ChangeError::NotLeader)?;
         self.node.store().wait_applied(index).await;
-        let roll = self.roll_call().await;
+        let roll = self.roll_call(asked).await;
         let mut added = 0;
         let raft_change = match change {
             member_change::Change::Add(add) => {
@@ -216,39 +217,51 @@ impl MembershipTask {
         })
     }
 
-    /// The members as the rules see them. A leader that is new waits a moment for their first answers.
-    async fn roll_call(&self) -> Roll {
+    /// The members as the rules see them. Active is who has answered since the change was asked for: one that died a
+    /// moment ago is no part of a new quorum, for without it the change could never be committed. Who was active lately
+    /// is given the time to answer, and so is everybody by a leader that is new.
+    async fn roll_call(&self, asked: Instant) -> Roll {
         const POLL: Duration = Duration::from_millis(10);
-        let settled =
-            self.leading.map_or_else(Instant::now, |leading| leading.since) + self.node.timeouts().election;
+        let patience = self.node.timeouts().election;
+        let settled = self.leading.map_or(asked, |leading| leading.since) + patience;
+        // Sooner than by the clock; where it is refused, Raft has stopped.
+        let _ = self.node.raft().trigger().heartbeat().await;
         loop {
-            let roll = self.roll();
-            if roll.peers.iter().all(|peer| peer.learner || peer.active) || Instant::now() >= settled {
+            let answered = self.answered();
+            let roll = self.roll(|id| answered.get(&id).is_some_and(|at| *at >= asked));
+            let may_answer = |id: u64| {
+                let last = answered.get(&id).map(|at| *at + patience);
+                last.max(Some(settled)) > Some(Instant::now())
+            };
+            let mut silent = roll.peers.iter().filter(|peer| !peer.learner && !peer.active);
+            if !silent.any(|peer| may_answer(peer.id)) {
                 return roll;
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    fn roll(&self) -> Roll {
+    /// When the heartbeat was sent that each member answered last.
+    fn answered(&self) -> BTreeMap<u64, Instant> {
+        let metrics = self.node.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let answered = metrics.heartbeat.iter().flatten();
+        let now = Instant::now();
+        answered
+            .filter_map(|(id, at)| Some((*id, now - openraft::Instant::elapsed(&**at.as_ref()?))))
+            .collect()
+    }
+
+    fn roll(&self, answered: impl Fn(u64) -> bool) -> Roll {
         let own = self.node.member_id();
         let matched = self.node.replicated_to();
-        let lately = self.node.timeouts().election;
-        let heard: BTreeMap<u64, Duration> = {
-            let metrics = self.node.raft().metrics();
-            let metrics = metrics.borrow_watched();
-            let heard = metrics.heartbeat.iter().flatten();
-            heard
-                .filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&**at.as_ref()?))))
-                .collect()
-        };
         let voters: BTreeSet<u64> = self.node.raft().voter_ids().collect();
         let peers = self.node.members().into_iter().map(|member| Peer {
             id: member.id,
             started: !member.name.is_empty(),
             learner: member.is_learner,
             votes: voters.contains(&member.id),
-            active: member.id == own || heard.get(&member.id).is_some_and(|silence| *silence < lately),
+            active: member.id == own || answered(member.id),
             matched: matched.get(&member.id).copied().unwrap_or(0),
             peer_urls: member.peer_ur_ls,
         });

@@ -41,7 +41,7 @@ impl Cluster {
         Ok(answer.into_inner().members)
     }
 
-    /// Admits one more member, starts it, and waits until it votes and serves. Its number.
+    /// Admits one more member, starts it, and waits until it serves; it votes soon after. Its number.
     ///
     /// # Panics
     /// When it is refused, or does not come up.

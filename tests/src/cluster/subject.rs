@@ -44,7 +44,7 @@ impl Subject {
                 command.arg(incus_socket.unwrap_or(Path::new("none")));
                 command.env_clear().env("RUST_BACKTRACE", "1");
                 if let Some(log) = std::env::var_os("AGENT_TEST_LOG") {
-                    command.env("RUST_LOG", log);
+                    command.env("AGENT_LOG", log);
                 }
                 command
             }
