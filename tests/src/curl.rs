@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::names::Names;
-use crate::shell::{Command, Job, Line, commands};
+use crate::shell::{Command, Job, Line, steps};
 use crate::transcript::Transcript;
 
 const CHOSEN_ID_DIGITS: usize = 10;
@@ -66,12 +66,7 @@ impl<'a> Curl<'a> {
     /// Runs every command of a script.
     pub async fn run(&mut self, script: &str) -> Transcript {
         let mut transcript = Transcript::default();
-        for line in commands(script) {
-            let command = match line.strip_prefix("etcd: ") {
-                Some(_) if !self.cluster.subject().is_etcd() => continue,
-                Some(command) => command,
-                None => line,
-            };
+        for (line, command) in steps(script, self.cluster.subject().is_etcd()) {
             let mut expanded = command
                 .replace("$SELF", self.cluster.endpoint(self.member))
                 .replace("$MEMBER", &self.id);

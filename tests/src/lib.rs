@@ -12,6 +12,7 @@ pub mod lab;
 pub mod load;
 pub mod names;
 pub mod notes;
+mod on_both;
 pub mod shell;
 pub mod show;
 pub mod tmpfs;

@@ -56,10 +56,14 @@ impl Names {
         );
         self.replace(&format!("{id:x}"), name);
         self.replace(&format!("{id:016x}"), name);
-        // Where it is padded, after a blank of its own.
-        self.replace(&format!(" {id:16x}"), &format!(" {name}"));
+        self.replace_padded(&format!("{id:x}"), name);
         self.replace(&id.to_string(), name);
         self.ids.insert(id, name.to_owned());
+    }
+
+    /// An id that begins with a zero is padded with a blank, where etcdctl and agentctl say what they did.
+    fn replace_padded(&mut self, hex: &str, name: &str) {
+        self.replace(&format!(" {hex:>16}"), &format!(" {name}"));
     }
 
     fn replace(&mut self, what: &str, name: &str) {
@@ -92,6 +96,7 @@ impl Names {
     pub fn learn_id(&mut self, kind: &'static str, hex: &str) {
         self.learn(kind, hex);
         let name = self.given(kind, hex);
+        self.replace_padded(hex, &name);
         if let Ok(id) = u64::from_str_radix(hex, 16) {
             self.replace(&id.to_string(), &name);
         }

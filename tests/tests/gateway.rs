@@ -6,7 +6,7 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value};
 use tests::cluster::{Cluster, Subject};
 use tests::transcript::Transcript;
-use tests::{notes, wait};
+use tests::wait;
 
 /// Requests in the order they are made of one fresh member: path and body.
 const UNARY: &[(&str, &str)] = &[
@@ -157,18 +157,7 @@ const WATCHES: &[(&str, usize)] = &[
     (r#"{"create_request":{"key":"dw==","range_end":"YQ=="}}"#, 1),
 ];
 
-#[tokio::test]
-async fn etcd() {
-    match Subject::etcd() {
-        Some(etcd) => check(&etcd).await,
-        None => notes::skipped("no etcd 3.5"),
-    }
-}
-
-#[tokio::test]
-async fn agent() {
-    check(&Subject::agent()).await;
-}
+tests::on_both!(check);
 
 async fn check(subject: &Subject) {
     let cluster = Cluster::builder(subject, 1).start().await;

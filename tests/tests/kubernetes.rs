@@ -11,7 +11,7 @@ use proto::etcdserverpb::{
 use proto::mvccpb::event::EventType;
 use tests::client::{Client, prefix_end};
 use tests::cluster::{Cluster, Subject};
-use tests::{notes, wait};
+use tests::wait;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -20,18 +20,7 @@ const PODS: &str = "/registry/pods/";
 /// As kube-apiserver names it: under no resource's prefix.
 const COMPACTED: &str = "compact_rev_key";
 
-#[tokio::test]
-async fn etcd() {
-    match Subject::etcd() {
-        Some(etcd) => check(&etcd).await,
-        None => notes::skipped("no etcd 3.5"),
-    }
-}
-
-#[tokio::test]
-async fn agent() {
-    check(&Subject::agent()).await;
-}
+tests::on_both!(check);
 
 async fn check(subject: &Subject) {
     let cluster = Cluster::builder(subject, 3).start().await;

@@ -9,36 +9,7 @@ use tests::{notes, tools};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Tests of these parts of the program on etcd, which may write the golden files.
-macro_rules! on_etcd {
-    ($($part:ident),* $(,)?) => {
-        mod etcd {
-            $(#[tokio::test]
-            #[ignore = "CI asks etcd as well; UPDATE_GOLDEN=1 writes down what it answers"]
-            async fn $part() {
-                match tests::cluster::Subject::etcd() {
-                    Some(etcd) => super::check(&etcd, stringify!($part)).await,
-                    None => tests::notes::skipped("no etcd 3.5"),
-                }
-            })*
-        }
-    };
-}
-
-/// The same on the agent.
-macro_rules! on_agent {
-    ($($part:ident),* $(,)?) => {
-        mod agent {
-            $(#[tokio::test]
-            async fn $part() {
-                super::check(&tests::cluster::Subject::agent(), stringify!($part)).await;
-            })*
-        }
-    };
-}
-
-on_etcd!(keys, transactions, leases, locks, watches, maintenance, auth);
-on_agent!(keys, transactions, leases, locks, watches, maintenance, auth);
+tests::on_both!(check: keys, transactions, leases, locks, watches, maintenance, auth);
 
 async fn check(subject: &Subject, part: &str) {
     let Some(python) = tools::folder("python") else {

@@ -20,16 +20,6 @@ pub fn growth_bytes(op: &Op) -> u64 {
     }
 }
 
-/// Whether a Txn changes nothing on any path.
-pub(super) fn only_reads(request: &TxnRequest) -> bool {
-    let mut ops = request.success.iter().chain(&request.failure);
-    ops.all(|op| match &op.request {
-        Some(request_op::Request::RequestRange(_)) | None => true,
-        Some(request_op::Request::RequestTxn(nested)) => only_reads(nested),
-        Some(_) => false,
-    })
-}
-
 fn txn(request: &TxnRequest) -> u64 {
     branch(&request.success).max(branch(&request.failure))
 }

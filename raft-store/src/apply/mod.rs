@@ -241,6 +241,9 @@ impl Applier {
     /// Why an alarm forbids a request, whoever asks. Only what is replicated decides: a member's own quota and its own
     /// disk are its API's to look at.
     fn forbids(&self, op: &Op) -> Option<Refusal> {
+        if self.alarms.is_empty() {
+            return None;
+        }
         let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
         let changes_data = match op {
             Op::Put(_)
@@ -249,7 +252,7 @@ impl Applier {
             | Op::LeaseGrant(_)
             | Op::LeaseRevoke(_)
             | Op::LeaseExpire(_) => true,
-            Op::Txn(request) => !growth::only_reads(request),
+            Op::Txn(request) => crate::txn::ranges_only(request).is_none(),
             _ => false,
         };
         if changes_data && raised(AlarmType::Corrupt) {

@@ -48,10 +48,6 @@ pub(super) fn same_in_every_run(command: &str, line: &str, names: &mut Names) ->
     if is_measured(command) {
         return verdict(&line);
     }
-    if line.starts_with("Member ") {
-        // An id that begins with a zero is padded with a space.
-        return line.replace("  <", " <");
-    }
     if line.starts_with("+-") {
         return "+-".to_owned();
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, address};
 use crate::names::Names;
-use crate::shell::{Command, Job, Line, commands};
+use crate::shell::{Command, Job, Line, steps};
 use crate::tools::{self, EtcdVersion};
 use crate::transcript::Transcript;
 
@@ -84,12 +84,7 @@ impl<'a> Etcdctl<'a> {
     /// Runs every command of a script.
     pub async fn run(&mut self, script: &str) -> Transcript {
         let mut transcript = Transcript::default();
-        for line in commands(script) {
-            let command = match line.strip_prefix("etcd: ") {
-                Some(_) if !self.cluster.subject().is_etcd() => continue,
-                Some(command) => command,
-                None => line,
-            };
+        for (line, command) in steps(script, self.cluster.subject().is_etcd()) {
             let answer = self.step(command).await;
             transcript.push(line, &answer);
         }

@@ -19,3 +19,11 @@ pub fn commands(script: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
+
+/// The lines of a script that are for a subject, and the command of each: `etcd: ...` is for etcd only.
+pub(crate) fn steps(script: &str, is_etcd: bool) -> impl Iterator<Item = (&str, &str)> {
+    commands(script).filter_map(move |line| match line.strip_prefix("etcd: ") {
+        Some(command) => is_etcd.then_some((line, command)),
+        None => Some((line, line)),
+    })
+}

@@ -9,7 +9,7 @@ use proto::etcdserverpb::request_op::Request as Step;
 use proto::etcdserverpb::*;
 use tests::cluster::{Cluster, Subject};
 use tests::transcript::Transcript;
-use tests::{client::Client, notes, show};
+use tests::{client::Client, show};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -448,15 +448,4 @@ async fn check(subject: &Subject) {
     transcript.check(subject.name(), "semantics/auth.txt", subject.is_etcd());
 }
 
-#[tokio::test]
-async fn etcd() {
-    match Subject::etcd() {
-        Some(etcd) => check(&etcd).await,
-        None => notes::skipped("no etcd 3.5"),
-    }
-}
-
-#[tokio::test]
-async fn agent() {
-    check(&Subject::agent()).await;
-}
+tests::on_both!(check);

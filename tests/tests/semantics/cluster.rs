@@ -10,7 +10,7 @@ use proto::etcdserverpb::{
 use tests::client::Client;
 use tests::cluster::{Cluster, Subject};
 use tests::transcript::Transcript;
-use tests::{notes, show, wait};
+use tests::{show, wait};
 
 const NOWHERE: [&str; 4] = [
     "http://127.0.0.1:1",
@@ -21,18 +21,7 @@ const NOWHERE: [&str; 4] = [
 const UNKNOWN: u64 = 1;
 const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
 
-#[tokio::test]
-async fn etcd() {
-    match Subject::etcd() {
-        Some(etcd) => check(&etcd).await,
-        None => notes::skipped("no etcd 3.5"),
-    }
-}
-
-#[tokio::test]
-async fn agent() {
-    check(&Subject::agent()).await;
-}
+tests::on_both!(check);
 
 async fn check(subject: &Subject) {
     let mut transcript = Transcript::default();

@@ -13,8 +13,8 @@ use proto::v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ProclaimReq
 use proto::v3lockpb::{LockRequest, UnlockRequest};
 use tests::client::Client;
 use tests::cluster::{Cluster, Subject};
+use tests::show;
 use tests::transcript::Transcript;
-use tests::{notes, show};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Response, Status, Streaming};
 
@@ -384,15 +384,4 @@ async fn check(subject: &Subject) {
     transcript.check(subject.name(), "semantics/auth_guarded.txt", subject.is_etcd());
 }
 
-#[tokio::test]
-async fn etcd() {
-    match Subject::etcd() {
-        Some(etcd) => check(&etcd).await,
-        None => notes::skipped("no etcd 3.5"),
-    }
-}
-
-#[tokio::test]
-async fn agent() {
-    check(&Subject::agent()).await;
-}
+tests::on_both!(check);
