@@ -8,7 +8,7 @@ use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Content, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, spec};
+use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec};
 
 /// A document that follows every rule that its text alone can break.
 #[derive(Clone, Debug)]
@@ -24,6 +24,11 @@ pub struct Document {
     pub lifecycle: Lifecycle,
     /// Incus' own fields. Config and device values are strings, verbatim.
     pub spec: Map<String, Value>,
+    /// What a document of kind incus brings beside the server's own config: documents of their own kinds.
+    pub parts: Vec<Document>,
+    /// The `perHost` field as written, and the document as it is on each host that it names.
+    pub(super) per_host: Map<String, Value>,
+    overlaid: BTreeMap<String, Document>,
     lines: BTreeMap<String, u64>,
 }
 
@@ -31,6 +36,12 @@ impl Document {
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|named| named == host)
+    }
+
+    /// The document as it is on a host: with what `perHost` says of it.
+    #[must_use]
+    pub fn on_host(&self, host: &str) -> &Document {
+        self.overlaid.get(host).unwrap_or(self)
     }
 
     /// The line of a field, by its path (`spec.profiles[0]`), or of the nearest one around it.
@@ -71,6 +82,9 @@ impl Document {
             running,
             lifecycle,
             spec,
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
             lines: BTreeMap::new(),
         }
     }
@@ -135,7 +149,7 @@ pub fn hosts_named(text: &str) -> Option<Vec<String>> {
     (!hosts.is_empty()).then_some(hosts)
 }
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "kind",
     "name",
     "tenant",
@@ -145,6 +159,7 @@ const FIELDS: [&str; 9] = [
     "running",
     "lifecycle",
     "spec",
+    "perHost",
 ];
 
 /// Walks the tree, remembers every line, and stops at the first fault.
@@ -172,23 +187,39 @@ impl Reader {
             None => true,
         };
         let lifecycle = match find(entries, "lifecycle") {
-            Some(entry) => self.lifecycle(entry)?,
-            None => Lifecycle::default(),
+            Some(entry) => self.lifecycle(entry, kind)?,
+            None => kind.lifecycle(),
         };
-        let spec = match find(entries, "spec") {
-            Some(entry) => spec::read(self, kind, &entry.value)?,
-            None => return Err(missing(root, "spec", "what Incus is to be told")),
+        let Some(spec) = find(entries, "spec") else {
+            return Err(missing(root, "spec", "what Incus is to be told"));
         };
-        Ok(Document {
+        let mut document = Document {
             kind,
             name,
             tenant,
             hosts,
             running,
             lifecycle,
-            spec,
+            spec: Map::new(),
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
             lines: std::mem::take(&mut self.lines),
-        })
+        };
+        let overlays = match find(entries, "perHost") {
+            Some(entry) => overlays(entry, &document)?,
+            None => &[],
+        };
+        for overlay in overlays {
+            let mut overlaid = document.clone();
+            overlaid.read_spec(&overlay::merge(&spec.value, &overlay.value))?;
+            document
+                .per_host
+                .insert(overlay.name.clone(), overlay::value(&overlay.value));
+            document.overlaid.insert(overlay.name.clone(), overlaid);
+        }
+        document.read_spec(&spec.value)?;
+        Ok(document)
     }
 
     fn kind(root: &Node) -> Result<Kind, DocumentError> {
@@ -219,12 +250,7 @@ impl Reader {
             return Err(missing(root, "name", &format!("the {kind}'s name in Incus")));
         };
         let name = word(&entry.value, "name")?;
-        let wrong = match kind {
-            Kind::Instance => name::instance_fault(name),
-            Kind::Project => name::project_fault(name),
-            Kind::Profile => name::plain_fault(name),
-        };
-        match wrong {
+        match name::fault(kind, name) {
             Some(wrong) => Err(fault(entry, "name", wrong)),
             None => Ok(name.to_owned()),
         }
@@ -313,7 +339,7 @@ impl Reader {
         }
     }
 
-    fn lifecycle(&mut self, entry: &Entry) -> Result<Lifecycle, DocumentError> {
+    fn lifecycle(&mut self, entry: &Entry, kind: Kind) -> Result<Lifecycle, DocumentError> {
         let entries = map(&entry.value, "lifecycle")?;
         self.known(
             entries,
@@ -321,7 +347,7 @@ impl Reader {
             &["protect", "deletion", "update", "managed"],
             "no such field",
         )?;
-        let mut lifecycle = Lifecycle::default();
+        let mut lifecycle = kind.lifecycle();
         if let Some(protect) = find(entries, "protect") {
             lifecycle.protect = boolean(&protect.value, "lifecycle.protect")?;
         }
@@ -370,6 +396,68 @@ impl Reader {
     pub(super) fn remember(&mut self, path: &str, line: u64) {
         self.lines.insert(path.to_owned(), line);
     }
+}
+
+impl Document {
+    /// Reads a spec into the document: the fields, their lines, and what comes with a server.
+    fn read_spec(&mut self, node: &Node) -> Result<(), DocumentError> {
+        let mut reader = Reader {
+            lines: std::mem::take(&mut self.lines),
+        };
+        self.spec = spec::read(&mut reader, self.kind, node)?;
+        self.lines = reader.lines;
+        if self.kind == Kind::Incus {
+            self.parts = parts::read(self, node)?;
+        }
+        Ok(())
+    }
+
+    /// A document that stands within this one: on the same hosts, and as protected.
+    pub(super) fn part(
+        &self,
+        kind: Kind,
+        tenant: String,
+        name: String,
+        spec: &Node,
+    ) -> Result<Self, DocumentError> {
+        let mut part = Document {
+            kind,
+            name,
+            tenant,
+            running: true,
+            lifecycle: Lifecycle {
+                protect: self.lifecycle.protect,
+                ..kind.lifecycle()
+            },
+            spec: Map::new(),
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            hosts: self.hosts.clone(),
+        };
+        part.read_spec(spec)?;
+        Ok(part)
+    }
+}
+
+/// What `perHost` says, by host: fields of a spec, laid over the document's own.
+fn overlays<'a>(entry: &'a Entry, document: &Document) -> Result<&'a [Entry], DocumentError> {
+    if document.kind == Kind::Instance {
+        return Err(fault(entry, "perHost", "an instance is on one host"));
+    }
+    let overlays = map(&entry.value, "perHost")?;
+    for overlay in overlays {
+        let path = join("perHost", &overlay.name);
+        if let Some(wrong) = name::plain_fault(&overlay.name) {
+            return Err(fault(overlay, &path, wrong));
+        }
+        if !document.names_host(&overlay.name) {
+            return Err(fault(overlay, &path, "is none of the hosts of the document"));
+        }
+        map(&overlay.value, &path)?;
+    }
+    Ok(overlays)
 }
 
 fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentError> {

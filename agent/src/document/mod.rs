@@ -13,6 +13,8 @@ mod keys;
 mod kind;
 mod lifecycle;
 mod name;
+mod overlay;
+mod parts;
 mod spec;
 mod split;
 mod status;
@@ -34,6 +36,9 @@ pub use status::{Phase, Status, rfc3339_utc};
 
 /// Incus' own project, and the tenant of a document that names none.
 pub const DEFAULT_TENANT: &str = "default";
+
+/// What Incus makes itself is called so: its project, its profile, and, for us, the server.
+pub const BUILTIN: &str = "default";
 
 /// The config keys that say whose an object is. Users may not set them.
 pub const OWNERSHIP_PREFIX: &str = "user.agent.";

@@ -11,6 +11,7 @@
 mod client;
 mod error;
 mod events;
+mod images;
 mod object;
 mod operation;
 mod path;
