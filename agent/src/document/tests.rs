@@ -331,7 +331,7 @@ fn keys_are_taken_apart() {
         "/",
         "/tenants//desired/instances/a",
         "/tenants/t/desired/projects/a",
-        "/tenants/t/desired/volumes/a",
+        "/tenants/t/desired/networks/a",
     ] {
         assert_eq!(parse_desired_key(other), None, "{other}");
     }

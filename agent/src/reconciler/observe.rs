@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::desired::{Desired, Text};
 use super::ownership;
 use crate::document::{BUILTIN, DesiredKey, Kind, kinds};
 use crate::incus::{self, Incus, IncusError, Live};
@@ -12,7 +13,7 @@ use crate::incus::{self, Incus, IncusError, Live};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) objects: BTreeMap<DesiredKey, Object>,
-    /// The aliases of images, by project.
+    /// The aliases of images, by the project that they can be had in.
     aliases: BTreeSet<(String, String)>,
 }
 
@@ -171,13 +172,42 @@ impl Power {
     }
 }
 
-/// Reads everything once: a list for each kind, and for each pool and network what lives in it.
-pub(crate) async fn observe(incus: &Incus) -> Result<Observed, IncusError> {
+/// Reads everything once: a list for each kind, and for each pool and network what lives in it. An alias that a missing
+/// instance needs and no list has is asked for: Incus knows of images that it shares between projects.
+pub(crate) async fn observe(incus: &Incus, desired: &Desired, host: &str) -> Result<Observed, IncusError> {
     let mut lists = Vec::with_capacity(kinds().len());
     for kind in kinds() {
         lists.push((*kind, incus.list_all((*kind).into()).await?));
     }
-    Ok(Observed::from_lists(lists))
+    let mut observed = Observed::from_lists(lists);
+    for (project, alias) in aliases_needed(desired, &observed, host) {
+        let exists = match incus.image_alias_exists(&project, &alias).await {
+            // An alias that cannot stand in a path is no image's.
+            Err(IncusError::BadName { .. }) => false,
+            answer => answer?,
+        };
+        if exists {
+            observed.aliases.insert((project, alias));
+        }
+    }
+    Ok(observed)
+}
+
+/// The local aliases, with their project, of instances that are to be made here, as far as no list has them.
+fn aliases_needed(desired: &Desired, observed: &Observed, host: &str) -> BTreeSet<(String, String)> {
+    desired
+        .documents
+        .iter()
+        .filter(|(key, _)| !observed.objects.contains_key(*key) && key.kind == Kind::Instance)
+        .filter(|(key, _)| observed.project(&key.tenant).is_some())
+        .filter_map(|(key, wanted)| match &wanted.text {
+            Text::Good(document) if document.names_host(host) => {
+                Some((key.tenant.clone(), local_alias(&document.spec)?.to_owned()))
+            }
+            _ => None,
+        })
+        .filter(|needed| !observed.aliases.contains(needed))
+        .collect()
 }
 
 /// The alias of an image that must be on the host already.

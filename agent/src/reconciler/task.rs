@@ -178,7 +178,7 @@ impl Reconciler {
     /// Plans, and begins what may begin. Where something is to be deleted the documents are read again once a
     /// quorum has confirmed them, and the status that was read with them comes back.
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
-        let observed = observe(&self.incus).await?;
+        let observed = observe(&self.incus, desired, &self.host).await?;
         let mut planned = plan(desired, &observed, self.context(false));
         let mut confirmed = None;
         if planned.wants_confirmation

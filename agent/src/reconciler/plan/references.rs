@@ -155,8 +155,9 @@ fn image(view: View<'_>, document: &Document) -> Result<(), BadReference> {
     else {
         return Ok(());
     };
-    let project = view.project_of(Kind::Image, &document.tenant);
-    if view.observed.has_image(project, alias) || promised_image(view, document).is_some() {
+    let has = |project: &str| view.observed.has_image(project, alias);
+    let shared = view.project_of(Kind::Image, &document.tenant);
+    if has(&document.tenant) || has(shared) || promised_image(view, document).is_some() {
         return Ok(());
     }
     Err(BadReference {

@@ -223,7 +223,7 @@ fn a_new_instance_is_created_and_started() {
         )
         .check(expect![[r#"
             instance web @14: Progressing: create, start
-                create {"config":{"limits.memory":"256MiB"},"profiles":["default"],"source":{"type":"image","alias":"busybox"},"name":"web"}
+                create {"profiles":["default"],"config":{"limits.memory":"256MiB"},"source":{"type":"image","alias":"busybox"},"name":"web"}
                 start
         "#]]);
 }
@@ -327,7 +327,6 @@ fn an_edit_is_a_live_change() {
         .check(expect![[r#"
             instance web @20: Progressing: change
                 description: "" -> "the web"
-                profiles: [] -> ["default"]
                 config.limits.cpu: 1 -> (unset)
                 config.limits.memory: 256MiB -> 512MiB
                 devices.data: {"type":"disk","path":"/d","source":"/srv"}
@@ -730,7 +729,7 @@ fn a_name_that_leads_nowhere_is_answered_with_its_line() {
         .put(14, &web(""))
         .without(Kind::Image)
         .check(expect![[r#"
-            instance web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, or name the server that has it
+            instance web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, put a document of kind image, or name the server that has it
         "#]]);
     Host::new()
         .put(14, &web_with("tenant: t1", ""))
@@ -761,7 +760,7 @@ fn a_whole_tenant_is_made_in_order() {
         project t1 @14: Progressing: create
             create {"config":{"features.images":"false","limits.instances":"5"},"name":"t1"}
         profile t1/web @14: Pending: waits for project t1
-        instance t1/web @14: Pending: waits for project t1
+        instance t1/web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, put a document of kind image, or name the server that has it
     "#]]);
     let host = || {
         host().project(applied(

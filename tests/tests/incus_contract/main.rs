@@ -8,6 +8,8 @@
     reason = "a scenario fails by panicking, outside of test functions too"
 )]
 
+mod foundations;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,10 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::lab::{IncusDaemon, Lab};
+
+use foundations::{
+    images_live, networks_acls_and_forwards_live, pools_and_volumes_live, server_config_lives,
+};
 
 /// How long an event may take to arrive.
 const EVENT_LIMIT: Duration = Duration::from_secs(20);
@@ -56,6 +62,10 @@ on_both!(
     profiles_in_use_and_full_projects_stay,
     lists_span_projects,
     events_tell_of_changes,
+    server_config_lives,
+    pools_and_volumes_live,
+    networks_acls_and_forwards_live,
+    images_live,
 );
 
 fn client(socket: &Path) -> Incus {
