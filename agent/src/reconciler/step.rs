@@ -88,7 +88,14 @@ pub(crate) fn body_after(kind: Kind, live: &Value, changes: &[Change]) -> Value 
         match change {
             Change::Config { key, after, .. } => {
                 let field = incus::Kind::from(kind).config_field();
-                set(&mut body, field, key, after.clone().map(Value::String));
+                // The server keeps what a change does not mention.
+                let removal = (kind == Kind::Incus).then(String::new);
+                set(
+                    &mut body,
+                    field,
+                    key,
+                    after.clone().or(removal).map(Value::String),
+                );
             }
             Change::Alias { .. } => {}
             Change::Device { name, after } => {

@@ -394,7 +394,11 @@ async fn refused_creations_leave_nothing(incus: &Incus) {
 }
 
 async fn missing_objects(incus: &Incus) {
-    for kind in Kind::ALL {
+    // The server is always there, and what lives in another object goes by two names.
+    let named = Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::Server | Kind::Volume | Kind::NetworkForward));
+    for kind in named {
         for project in ["default", "nope"] {
             assert!(
                 incus.get(kind, project, "nope").await.unwrap().is_none(),
@@ -512,7 +516,6 @@ async fn lists_span_projects(incus: &Incus) {
     );
     assert_eq!(list(incus, Kind::Instance).await, ["default/a", "sharing/a"]);
     for instance in incus.list_all(Kind::Instance).await.unwrap() {
-        assert_eq!(instance.object["state"]["status"], "Stopped");
         assert_eq!(instance.status(), "Stopped");
         assert_eq!(instance.etag, "", "a list does not tell");
     }

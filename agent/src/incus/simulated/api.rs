@@ -229,12 +229,27 @@ async fn create(
     State(daemon): State<Daemon>,
     Path(kinds): Path<String>,
     Query(params): Query<Params>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let is_file = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|content| content == "application/octet-stream");
     match kind(&kinds) {
+        Some(Kind::Image) if is_file => upload_image(&daemon, &params, &headers, &body),
         Some(kind) => create_in(&daemon, kind, "", &params, &body),
         None => error(404, "not found"),
     }
+}
+
+fn upload_image(daemon: &Daemon, params: &Params, headers: &HeaderMap, file: &[u8]) -> Response {
+    let properties = headers
+        .get("X-Incus-properties")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    daemon.answer(StatusCode::CREATED, Some("Downloading image"), |world| {
+        records::upload_image(world, params.project(), properties, file)
+    })
 }
 
 pub(super) fn create_in(

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::change::{Changed, Happened, Refusal, Update, at_once};
 use super::world::{DEFAULT, World, object_path};
 use crate::incus::Kind;
+use crate::incus::path::decode;
 
 /// By kind, project and name, as [`Kind::name_of`] says it.
 pub(super) type Records = BTreeMap<String, Record>;
@@ -212,6 +213,12 @@ pub(super) fn update(
     };
     for field in writable(kind) {
         let new = body.get(field);
+        // Incus resets what it knows of the server's config; our own words it leaves.
+        let update = if kind == Kind::Server {
+            Update::Merge
+        } else {
+            update
+        };
         match (update, new) {
             (Update::Replace, new) => {
                 let empty = match object.get(*field) {
@@ -301,6 +308,22 @@ fn user(world: &World, kind: Kind, name: &str) -> Option<String> {
             .map(|(name, _)| format!("profile {name}"))
             .or_else(|| instance.map(|(name, _)| format!("instance {name}")))
     })
+}
+
+/// Keeps an image that was uploaded: its fingerprint, and the properties that came with it, encoded as a query.
+pub(super) fn upload_image(world: &mut World, project: &str, properties: &str, file: &[u8]) -> Changed {
+    let properties: Map<String, Value> = properties
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter_map(|(key, value)| Some((decode(key)?, decode(value)?.into())))
+        .collect();
+    // Made as any other, of a source that nobody else has.
+    let fingerprint: String = Sha256::digest(file)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let body = json!({"source": {"type": "file", "fingerprint": fingerprint}, "properties": properties});
+    create(world, Kind::Image, project, "", body)
 }
 
 /// Gives an image an alias, or takes it off.
