@@ -291,7 +291,7 @@ impl Incus {
         }
     }
 
-    async fn read(&self, path: &str) -> Result<(Value, String), IncusError> {
+    pub(super) async fn read(&self, path: &str) -> Result<(Value, String), IncusError> {
         match self.transport.get(path, REQUEST_LIMIT).await? {
             Answer::Sync { metadata, etag } => Ok((metadata, etag)),
             Answer::Async { .. } => Err(IncusError::bad_answer("a read began an operation")),

@@ -55,6 +55,8 @@ pub(super) fn router(daemon: Daemon) -> Router {
         .route("/1.0/operations/{id}", get(read_operation))
         .route("/1.0/operations/{id}/wait", get(wait))
         .route("/1.0/images/aliases/{alias}", get(image_alias))
+        .route("/1.0/images", get(nothing))
+        .route("/1.0/warnings", get(nothing))
         .route("/1.0/instances/{name}/state", put(put_state))
         .route("/1.0/{kinds}", get(list).post(create))
         .route(
@@ -111,6 +113,11 @@ async fn image_alias(Path(alias): Path<String>) -> Response {
     } else {
         error(404, "Image alias not found")
     }
+}
+
+/// There are no image files, whatever instances are made from, and nothing to warn of.
+async fn nothing() -> Response {
+    sync(&json!([]), None)
 }
 
 async fn list(
