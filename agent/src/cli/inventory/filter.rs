@@ -141,6 +141,11 @@ mod tests {
         let answers: Vec<String> = ["status", "=x", "!=x", "staus=Running", "colour=red"]
             .map(|text| parse(text).unwrap_err())
             .into();
-        expect![[r#""#]].assert_eq(&answers.join("\n"));
+        expect![[r#"
+            write FIELD=VALUE or FIELD!=VALUE, as status=Running
+            write FIELD=VALUE or FIELD!=VALUE, as status=Running
+            write FIELD=VALUE or FIELD!=VALUE, as status=Running
+            no such field: staus; did you mean status?
+            no such field: colour; there are addresses, aliases, architecture, cached, cluster, config, content_type, description, devices, document, driver, entity, ephemeral, fingerprint, first_seen, host, host_interface, image, kind, managed, message, name, pool, profiles, project, public, severity, size_bytes, snapshots, status, truncated, type"#]].assert_eq(&answers.join("\n"));
     }
 }

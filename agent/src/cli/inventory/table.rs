@@ -202,7 +202,16 @@ mod tests {
 
     #[test]
     fn everything_there_is() {
-        expect![[r#""#]].assert_eq(&entries(&everything(), true));
+        expect![[r#"
+            KIND          HOST   PROJECT  NAME          STATUS   MANAGED        DETAIL
+            image         ovh             5f7ae194ebc2                          busybox bb, busybox, 1.0 MB
+            instance      ovh             web           Running  yes            container, Debian bookworm, 10.0.0.5 fd00::5, 2 snapshots
+            instance      ionos  shop     byhand        Stopped  no             virtual-machine
+            network       ionos           eth0                   no             physical, the host's own
+            project       ionos           shop                   by cluster c2  restricted=true, limits.cpu=4, and 1 more
+            storage-pool  ionos           fast          Created                 zfs
+            volume        ionos           fast/data                             filesystem, 1GiB, 1 snapshot
+        "#]].assert_eq(&entries(&everything(), true));
     }
 
     #[test]
@@ -212,6 +221,9 @@ mod tests {
             json!({"severity": "low", "status": "new", "type": "Instance type not operational",
                 "message": "vhost_vsock kernel module not loaded"}),
         );
-        expect![[r#""#]].assert_eq(&warnings(&[warning]));
+        expect![[r#"
+            HOST  SEVERITY  STATUS  TYPE                           MESSAGE                               UUID
+            ovh   low       new     Instance type not operational  vhost_vsock kernel module not loaded  1180afaa-c4f8-4554-9e83-824a05d7a740
+        "#]].assert_eq(&warnings(&[warning]));
     }
 }

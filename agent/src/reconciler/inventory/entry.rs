@@ -440,7 +440,47 @@ mod tests {
 
     #[test]
     fn an_instance_of_ours() {
-        check(InventoryKind::Instance, web(), &expect![[r#""#]]);
+        check(
+            InventoryKind::Instance,
+            web(),
+            &expect![[r#"
+            /hosts/ovh/inventory/instances/default/web
+            {
+              "kind": "instance",
+              "name": "web",
+              "project": "default",
+              "host": "ovh",
+              "status": "Running",
+              "type": "container",
+              "architecture": "x86_64",
+              "image": {
+                "description": "Debian bookworm",
+                "fingerprint": "5f7ae194ebc2"
+              },
+              "profiles": [
+                "default"
+              ],
+              "addresses": [
+                "10.0.0.5",
+                "fd00::5"
+              ],
+              "snapshots": 2,
+              "config": {
+                "limits.memory": "256MiB"
+              },
+              "devices": {
+                "data": {
+                  "type": "disk",
+                  "pool": "fast",
+                  "source": "d",
+                  "path": "/d"
+                }
+              },
+              "managed": true,
+              "document": "/tenants/default/desired/instances/web"
+            }
+        "#]],
+        );
     }
 
     #[test]
@@ -484,7 +524,25 @@ mod tests {
         let bridge = json!({"name": "incusbr0", "type": "bridge", "managed": true, "status": "Created",
             "project": "default", "config": {"ipv4.address": "10.0.0.1/24", "bgp.peers.a.password": "secret",
             "volatile.network.ipv4": "x"}, "used_by": ["/1.0/instances/web"]});
-        check(InventoryKind::Network, bridge, &expect![[r#""#]]);
+        check(
+            InventoryKind::Network,
+            bridge,
+            &expect![[r#"
+            /hosts/ovh/inventory/networks/default/incusbr0
+            {
+              "kind": "network",
+              "name": "incusbr0",
+              "project": "default",
+              "host": "ovh",
+              "type": "bridge",
+              "status": "Created",
+              "config": {
+                "ipv4.address": "10.0.0.1/24"
+              },
+              "managed": false
+            }
+        "#]],
+        );
         let interface =
             |kind: &str| json!({"name": "eth0", "type": kind, "managed": false, "project": "default"});
         let (_, value) = entry(InventoryKind::Network, &interface("physical"), HOST).unwrap();
@@ -504,7 +562,21 @@ mod tests {
             InventoryKind::StoragePool,
             json!({"name": "fast", "driver": "zfs", "status": "Created", "description": "",
                 "config": {"source": "tank", "zfs.pool_name": "tank"}, "used_by": ["/1.0/profiles/default"]}),
-            &expect![[r#""#]],
+            &expect![[r#"
+                /hosts/ovh/inventory/storage-pools/-/fast
+                {
+                  "kind": "storage-pool",
+                  "name": "fast",
+                  "host": "ovh",
+                  "driver": "zfs",
+                  "status": "Created",
+                  "config": {
+                    "source": "tank",
+                    "zfs.pool_name": "tank"
+                  },
+                  "managed": false
+                }
+            "#]],
         );
         let volumes = volumes_with_snapshots(
             "fast",
@@ -516,7 +588,26 @@ mod tests {
             ],
         );
         assert_eq!(volumes.len(), 2);
-        check(InventoryKind::Volume, volumes[0].clone(), &expect![[r#""#]]);
+        check(
+            InventoryKind::Volume,
+            volumes[0].clone(),
+            &expect![[r#"
+            /hosts/ovh/inventory/volumes/t1/fast/d
+            {
+              "kind": "volume",
+              "name": "fast/d",
+              "project": "t1",
+              "host": "ovh",
+              "pool": "fast",
+              "content_type": "filesystem",
+              "snapshots": 2,
+              "config": {
+                "size": "1GiB"
+              },
+              "managed": false
+            }
+        "#]],
+        );
         assert_eq!(
             entry(InventoryKind::Volume, &volumes[1], HOST).unwrap().1["snapshots"],
             json!(0)
@@ -530,14 +621,44 @@ mod tests {
             json!({"fingerprint": "5f7ae194ebc273a6010c64e9afee", "aliases": [{"name": "b"}, {"name": "a"}],
                 "properties": {"description": "busybox"}, "type": "container", "architecture": "x86_64",
                 "size": 1_031_023, "public": false, "cached": true, "last_used_at": "x", "project": "default"}),
-            &expect![[r#""#]],
+            &expect![[r#"
+                /hosts/ovh/inventory/images/default/5f7ae194ebc2
+                {
+                  "kind": "image",
+                  "name": "5f7ae194ebc2",
+                  "project": "default",
+                  "host": "ovh",
+                  "aliases": [
+                    "a",
+                    "b"
+                  ],
+                  "description": "busybox",
+                  "type": "container",
+                  "architecture": "x86_64",
+                  "fingerprint": "5f7ae194ebc273a6010c64e9afee",
+                  "cached": true,
+                  "size_bytes": 1031023
+                }
+            "#]],
         );
         check(
             InventoryKind::Warning,
             json!({"uuid": "1180afaa", "severity": "low", "status": "new", "project": "", "count": 7,
                 "type": "Instance type not operational", "last_message": "vhost_vsock kernel module not loaded",
                 "entity_url": "", "first_seen_at": "2026-11-21T19:48:25Z", "last_seen_at": "2026-11-22T00:00:00Z"}),
-            &expect![[r#""#]],
+            &expect![[r#"
+                /hosts/ovh/inventory/warnings/-/1180afaa
+                {
+                  "kind": "warning",
+                  "name": "1180afaa",
+                  "host": "ovh",
+                  "severity": "low",
+                  "status": "new",
+                  "type": "Instance type not operational",
+                  "message": "vhost_vsock kernel module not loaded",
+                  "first_seen": "2026-11-21T19:48:25Z"
+                }
+            "#]],
         );
     }
 
