@@ -294,7 +294,7 @@ mod tests {
             "delete -f a -f b",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
-            "inventory query --where a=b --where c!=d -w json",
+            "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",
             "inventory warnings --host ovh",
             "member list -w simple",
             "member add ovh --peer-urls=http://a:1,http://b:1 --learner",
