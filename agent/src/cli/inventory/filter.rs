@@ -79,7 +79,10 @@ fn has(value: &Value, path: &str, wanted: &str) -> bool {
         }
         _ if !path.is_empty() => false,
         Value::String(text) => text == wanted,
-        other => other.to_string() == wanted,
+        other => {
+            let text = other.to_string();
+            text == wanted
+        }
     }
 }
 
