@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod format;
 mod get;
+mod inventory;
 mod kv;
 mod lease;
 mod lock;
@@ -83,6 +84,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Delete documents, and with them what they made
     Delete(delete::DeleteArgs),
+    /// What the hosts have, ours or not
+    #[command(subcommand)]
+    Inventory(inventory::InventoryCommand),
     /// Who belongs to the cluster
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -214,6 +218,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
+        Command::Inventory(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
         Command::Alarm(command) => command.run(&session).await,
@@ -287,6 +292,10 @@ mod tests {
             "delete instance web",
             "delete instance web --tenant shop",
             "delete -f a -f b",
+            "inventory query",
+            "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
+            "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",
+            "inventory warnings --host ovh",
             "member list -w simple",
             "member add ovh --peer-urls=http://a:1,http://b:1 --learner",
             "member promote ovh",

@@ -162,7 +162,9 @@ impl Incus {
                 Err(IncusError::NotFound { .. }) => continue,
                 list => list?,
             };
-            found.extend(list.into_iter().map(|mut live| {
+            // A volume's snapshots are listed among the volumes.
+            let list = list.into_iter().filter(|live| !live.name().contains('/'));
+            found.extend(list.map(|mut live| {
                 if let Some(object) = live.object.as_object_mut() {
                     object.insert(field.to_owned(), container.into());
                 }

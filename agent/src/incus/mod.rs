@@ -12,6 +12,8 @@ mod client;
 mod error;
 mod events;
 mod images;
+mod lifecycle;
+mod listing;
 mod object;
 mod operation;
 mod path;
@@ -21,6 +23,7 @@ mod transport;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
+pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};
 
 /// What the simulated daemon calls itself in `environment.server`, where the real one says `incus`.

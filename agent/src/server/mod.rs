@@ -25,7 +25,7 @@ use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::peer;
 use crate::peer::describe::Describer;
-use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Inventory, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
@@ -312,6 +312,7 @@ fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Res
         addresses: config.advertise_client_urls.clone(),
     };
     acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
+    acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     Ok(acting)
 }

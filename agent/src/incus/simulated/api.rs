@@ -60,6 +60,7 @@ pub(super) fn router(daemon: Daemon) -> Router {
             "/1.0/images/aliases/{alias}",
             get(image_alias).delete(remove_image_alias),
         )
+        .route("/1.0/warnings", get(nothing))
         .route("/1.0/instances/{name}/state", put(put_state))
         .route("/1.0/{kinds}", get(list).post(create))
         .route(
@@ -175,6 +176,11 @@ async fn remove_image_alias(
     daemon.answer(StatusCode::OK, None, |world| {
         records::set_alias(world, params.project(), &alias, None)
     })
+}
+
+/// There is nothing to warn of.
+async fn nothing() -> Response {
+    sync(&json!([]), None)
 }
 
 async fn list(
