@@ -25,7 +25,7 @@ pub(super) struct GetArgs {
 /// Which documents a command is about; all, if nothing is said.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WhichArgs {
-    /// Only this kind: project, profile, instance
+    /// Only this kind, as instance or instances
     #[arg(value_parser = parse_kind)]
     kind: Option<Kind>,
     /// Only this one

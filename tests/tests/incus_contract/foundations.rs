@@ -168,7 +168,10 @@ pub(crate) async fn networks_acls_and_forwards_live(incus: &Incus) {
         "twice"
     );
     let forward_name = format!("{name}/192.0.2.1");
-    assert_eq!(names(incus, Kind::NetworkForward).await, [forward_name.clone()]);
+    assert_eq!(
+        names(incus, Kind::NetworkForward).await,
+        std::slice::from_ref(&forward_name)
+    );
     let live = put_config(
         incus,
         Kind::NetworkForward,
