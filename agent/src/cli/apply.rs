@@ -13,6 +13,7 @@ use super::client::Client;
 use super::documents::{self, FilesArg, Selection, Source, Stored};
 use super::error::CliError;
 use super::format::{self, Format};
+use super::tenancy;
 use crate::document::DesiredKey;
 
 /// Somebody else may change a document between our reading and our writing; twice in a row is a quarrel.
@@ -33,6 +34,7 @@ pub(super) struct ApplyArgs {
 impl ApplyArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let sources = self.files.load()?;
+        tenancy::check(&session.client, &sources).await?;
         let keys: Vec<DesiredKey> = sources
             .iter()
             .map(|source| source.document.desired_key())
@@ -100,7 +102,11 @@ pub(super) async fn read(
 }
 
 /// Puts what changes, if nothing of it has been touched since it was read.
-fn transaction(sources: &[Source], before: &[Option<Stored>], changes: &[Change]) -> pb::TxnRequest {
+pub(super) fn transaction(
+    sources: &[Source],
+    before: &[Option<Stored>],
+    changes: &[Change],
+) -> pb::TxnRequest {
     let mut request = pb::TxnRequest::default();
     for ((source, before), change) in sources.iter().zip(before).zip(changes) {
         if change.action == Action::Unchanged {

@@ -76,7 +76,7 @@ impl DeleteArgs {
     }
 }
 
-fn refuse_protected(before: &[Option<Stored>]) -> Result<(), CliError> {
+pub(super) fn refuse_protected(before: &[Option<Stored>]) -> Result<(), CliError> {
     let protected = before.iter().flatten().find(|stored| {
         stored
             .document

@@ -48,7 +48,9 @@ impl WhichArgs {
 impl GetArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let selection = self.which.selection();
-        let listing = documents::list(&session.client, &document::desired_prefixes()).await?;
+        let prefixes = selection.prefixes();
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        let listing = documents::list(&session.client, &prefixes).await?;
         let stored = documents::stored(&listing.kvs, &selection);
         if let (Some(_), [one]) = (&selection.name, stored.as_slice()) {
             return match session.format {

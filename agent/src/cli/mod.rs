@@ -5,6 +5,7 @@
 //! Only `snapshot restore` makes a data directory; none is ever changed.
 
 mod alarm;
+mod application;
 mod apply;
 mod auth;
 mod change;
@@ -36,6 +37,7 @@ mod role;
 mod session;
 mod snapshot;
 mod status;
+mod tenancy;
 mod user;
 
 use std::ffi::OsString;
@@ -84,6 +86,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Delete documents, and with them what they made
     Delete(delete::DeleteArgs),
+    /// Templates of documents
+    #[command(subcommand)]
+    Template(application::TemplateCommand),
+    /// The cluster as a whole: applications on its hosts
+    #[command(subcommand)]
+    Cluster(application::ClusterCommand),
     /// What the hosts have, ours or not
     #[command(subcommand)]
     Inventory(inventory::InventoryCommand),
@@ -218,6 +226,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
+        Command::Template(command) => command.run(&session).await,
+        Command::Cluster(command) => command.run(&session).await,
         Command::Inventory(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
@@ -292,6 +302,12 @@ mod tests {
             "delete instance web",
             "delete instance web --tenant shop",
             "delete -f a -f b",
+            "template list",
+            "template show web -w json",
+            "template render web --variables v --set A=b --set B=c --hosts ovh,ionos",
+            "cluster apply --services s --application a --hosts ovh,ionos --name shop --dry-run",
+            "cluster apply --template web --variables v --prune",
+            "cluster apply --template web --no-prune",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",

@@ -8,7 +8,9 @@ use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Content, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec};
+use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec, tenant};
+
+pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
 
 /// A document that follows every rule that its text alone can break.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Document {
     /// For an instance: whether it should run. True for other kinds.
     pub running: bool,
     pub lifecycle: Lifecycle,
+    /// The application that the document came out of, by whose name it is pruned.
+    pub origin: Option<String>,
     /// Incus' own fields. Config and device values are strings, verbatim.
     pub spec: Map<String, Value>,
     /// What a document of kind incus brings beside the server's own config: documents of their own kinds.
@@ -81,6 +85,7 @@ impl Document {
             hosts: vec![host.to_owned()],
             running,
             lifecycle,
+            origin: None,
             spec,
             parts: Vec::new(),
             per_host: Map::new(),
@@ -149,7 +154,7 @@ pub fn hosts_named(text: &str) -> Option<Vec<String>> {
     (!hosts.is_empty()).then_some(hosts)
 }
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "kind",
     "name",
     "tenant",
@@ -158,6 +163,7 @@ const FIELDS: [&str; 10] = [
     "placement",
     "running",
     "lifecycle",
+    "origin",
     "spec",
     "perHost",
 ];
@@ -179,6 +185,10 @@ impl Reader {
         if kind == Kind::Instance {
             one_host(root, &hosts)?;
         }
+        if kind == Kind::Template && !hosts.is_empty() {
+            let message = "a template is on no host: hosts are named where it is used";
+            return Err(DocumentError::new(root.line, root.column, "hosts", message));
+        }
         let running = match find(entries, "running") {
             Some(entry) if kind != Kind::Instance => {
                 return Err(fault(entry, "running", format!("a {kind} does not run")));
@@ -190,6 +200,7 @@ impl Reader {
             Some(entry) => self.lifecycle(entry, kind)?,
             None => kind.lifecycle(),
         };
+        let origin = origin(entries)?;
         let Some(spec) = find(entries, "spec") else {
             return Err(missing(root, "spec", "what Incus is to be told"));
         };
@@ -200,6 +211,7 @@ impl Reader {
             hosts,
             running,
             lifecycle,
+            origin,
             spec: Map::new(),
             parts: Vec::new(),
             per_host: Map::new(),
@@ -398,6 +410,23 @@ impl Reader {
     }
 }
 
+fn origin(entries: &[Entry]) -> Result<Option<String>, DocumentError> {
+    let Some(entry) = find(entries, "origin") else {
+        return Ok(None);
+    };
+    let origin = word(&entry.value, "origin")?;
+    match name::plain_fault(origin) {
+        Some(wrong) => Err(fault(entry, "origin", wrong)),
+        None => Ok(Some(origin.to_owned())),
+    }
+}
+
+/// Why `name` cannot be the name of an application; `None` when it can.
+#[must_use]
+pub fn origin_fault(name: &str) -> Option<&'static str> {
+    name::plain_fault(name)
+}
+
 impl Document {
     /// Reads a spec into the document: the fields, their lines, and what comes with a server.
     fn read_spec(&mut self, node: &Node) -> Result<(), DocumentError> {
@@ -406,10 +435,28 @@ impl Document {
         };
         self.spec = spec::read(&mut reader, self.kind, node)?;
         self.lines = reader.lines;
-        if self.kind == Kind::Incus {
-            self.parts = parts::read(self, node)?;
+        match self.kind {
+            Kind::Incus => self.parts = parts::read(self, node)?,
+            Kind::Tenant => self.parts = vec![self.made(Kind::Project, tenant::project(self))],
+            _ => {}
         }
         Ok(())
+    }
+
+    /// A document that follows from this one: of its name, on the same hosts, and as protected.
+    fn made(&self, kind: Kind, spec: Map<String, Value>) -> Self {
+        Document {
+            kind,
+            lifecycle: Lifecycle {
+                protect: self.lifecycle.protect,
+                ..kind.lifecycle()
+            },
+            spec,
+            parts: Vec::new(),
+            overlaid: BTreeMap::new(),
+            per_host: Map::new(),
+            ..self.clone()
+        }
     }
 
     /// A document that stands within this one: on the same hosts, and as protected.
@@ -429,6 +476,7 @@ impl Document {
                 protect: self.lifecycle.protect,
                 ..kind.lifecycle()
             },
+            origin: None,
             spec: Map::new(),
             parts: Vec::new(),
             per_host: Map::new(),
@@ -511,75 +559,4 @@ fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
         ));
     }
     Ok(hosts)
-}
-
-pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
-}
-
-pub(super) fn map<'a>(node: &'a Node, path: &str) -> Result<&'a [Entry], DocumentError> {
-    match &node.content {
-        Content::Map(entries) => Ok(entries),
-        _ if path.is_empty() => Err(wrong_type(
-            node,
-            path,
-            "a document of fields (kind, name, ..., spec)",
-        )),
-        _ => Err(wrong_type(node, path, "a map")),
-    }
-}
-
-pub(super) fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.name == name)
-}
-
-/// A word: any scalar. A name may look like a number.
-pub(super) fn word<'a>(node: &'a Node, path: &str) -> Result<&'a str, DocumentError> {
-    match &node.content {
-        Content::Scalar { text, .. } => Ok(text),
-        _ => Err(wrong_type(node, path, "a word")),
-    }
-}
-
-pub(super) fn boolean(node: &Node, path: &str) -> Result<bool, DocumentError> {
-    match &node.content {
-        Content::Scalar { text, plain: true } if text == "true" => Ok(true),
-        Content::Scalar { text, plain: true } if text == "false" => Ok(false),
-        _ => Err(wrong_type(node, path, "true or false")),
-    }
-}
-
-pub(super) fn one_of<'a>(node: &'a Node, path: &str, words: &[&str]) -> Result<&'a str, DocumentError> {
-    let word = word(node, path)?;
-    if words.contains(&word) {
-        return Ok(word);
-    }
-    let message = format!(
-        "is one of {}, found {}{}",
-        words.join(", "),
-        node.found(),
-        did_you_mean(word, words.iter().copied())
-    );
-    Err(DocumentError::new(node.line, node.column, path, message))
-}
-
-pub(super) fn wrong_type(node: &Node, path: &str, expected: &str) -> DocumentError {
-    DocumentError::new(
-        node.line,
-        node.column,
-        path,
-        format!("expected {expected}, found {}", node.found()),
-    )
-}
-
-pub(super) fn missing(node: &Node, path: &str, what: &str) -> DocumentError {
-    DocumentError::new(node.line, node.column, path, format!("is missing: {what}"))
-}
-
-pub(super) fn fault(entry: &Entry, path: &str, message: impl Into<String>) -> DocumentError {
-    DocumentError::new(entry.line, entry.column, path, message)
 }

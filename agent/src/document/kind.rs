@@ -22,6 +22,10 @@ pub enum Kind {
     Volume,
     Image,
     Instance,
+    /// Whose documents may say how much: a restricted project.
+    Tenant,
+    /// Documents to be filled in. Nothing is made of one by itself.
+    Template,
 }
 
 /// Every kind, in the order in which they depend on each other.
@@ -38,6 +42,8 @@ pub const fn kinds() -> &'static [Kind] {
         Kind::Volume,
         Kind::Image,
         Kind::Instance,
+        Kind::Tenant,
+        Kind::Template,
     ]
 }
 
@@ -56,6 +62,8 @@ impl Kind {
             Kind::Volume => "volume",
             Kind::Image => "image",
             Kind::Instance => "instance",
+            Kind::Tenant => "tenant",
+            Kind::Template => "template",
         }
     }
 
@@ -73,6 +81,8 @@ impl Kind {
             Kind::Volume => "volumes",
             Kind::Image => "images",
             Kind::Instance => "instances",
+            Kind::Tenant => "tenants",
+            Kind::Template => "templates",
         }
     }
 

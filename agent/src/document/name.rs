@@ -1,6 +1,6 @@
 //! The rules for names, which are Incus' where it has any, and strict enough for a key's segment.
 
-use super::Kind;
+use super::{DEFAULT_TENANT, Kind};
 
 /// Why `name` is no name for an object of a kind; `None` when it is one.
 pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
@@ -8,13 +8,16 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         Kind::Incus => (name != "default").then_some("is default: there is one Incus on a host"),
         Kind::Instance => instance_fault(name),
         Kind::Project => project_fault(name),
+        Kind::Tenant if name == DEFAULT_TENANT => Some("is not default: that tenant is who runs the cluster"),
+        Kind::Tenant => project_fault(name),
         Kind::Network => interface_fault(name),
         Kind::StoragePool
         | Kind::NetworkAcl
         | Kind::NetworkForward
         | Kind::Profile
         | Kind::Volume
-        | Kind::Image => plain_fault(name),
+        | Kind::Image
+        | Kind::Template => plain_fault(name),
     }
 }
 

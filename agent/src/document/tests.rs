@@ -464,6 +464,16 @@ fn the_example_parses() {
 }
 
 #[test]
+fn the_example_of_a_template_comes_out() {
+    let document = parse(include_str!("../../../examples/template.yaml")).unwrap();
+    let values = [("APP".to_owned(), "shop".to_owned())].into();
+    let rendered = Template::of(&document)
+        .render(&values, &["ovh".to_owned()])
+        .unwrap();
+    assert_eq!(rendered.len(), 2);
+}
+
+#[test]
 fn a_status_is_json_without_empty_fields() {
     let mut status = Status {
         phase: Phase::Ready,

@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::observe::in_incus;
 use super::ownership;
 use super::step::{Change, Step, body_after};
 use crate::document::{DesiredKey, Kind};
@@ -59,13 +60,17 @@ pub(crate) async fn execute(
     target: &str,
     steps: &[Step],
 ) -> Result<(), ExecuteError> {
+    // A document that is no object of Incus has no steps.
+    let Some(kind) = in_incus(key.kind) else {
+        return Ok(());
+    };
     for step in steps {
         let done = match step {
-            Step::Create { body } => create(incus, key, body).await,
-            Step::Change { changes } => change(incus, key, target, changes).await?,
+            Step::Create { body } => create(incus, kind, key, body).await,
+            Step::Change { changes } => change(incus, kind, key, (target, changes)).await?,
             Step::Start => start(incus, key).await,
             Step::Stop { timeout_seconds } => stop(incus, key, *timeout_seconds).await,
-            Step::Delete { uid } => delete(incus, key, target, uid).await?,
+            Step::Delete { uid } => delete(incus, kind, key, (target, uid)).await?,
         };
         done.map_err(|source| ExecuteError::Incus {
             step: step.word(),
@@ -75,9 +80,9 @@ pub(crate) async fn execute(
     Ok(())
 }
 
-async fn create(incus: &Incus, key: &DesiredKey, body: &Value) -> Result<(), IncusError> {
+async fn create(incus: &Incus, kind: incus::Kind, key: &DesiredKey, body: &Value) -> Result<(), IncusError> {
     if key.kind != Kind::Image {
-        return incus.create(key.kind.into(), &key.tenant, body).await;
+        return incus.create(kind, &key.tenant, body).await;
     }
     incus.create_image(&key.tenant, body).await
 }
@@ -86,9 +91,9 @@ async fn create(incus: &Incus, key: &DesiredKey, body: &Value) -> Result<(), Inc
 /// made to what is there now.
 async fn change(
     incus: &Incus,
+    kind: incus::Kind,
     key: &DesiredKey,
-    target: &str,
-    changes: &[Change],
+    (target, changes): (&str, &[Change]),
 ) -> Result<Result<(), IncusError>, ExecuteError> {
     for change in changes {
         if let Err(error) = change_alias(incus, key, target, change).await {
@@ -96,7 +101,7 @@ async fn change(
         }
     }
     for _ in 0..CHANGE_ATTEMPTS {
-        let live = match incus.get(key.kind.into(), &key.tenant, target).await {
+        let live = match incus.get(kind, &key.tenant, target).await {
             Ok(Some(live)) => live,
             Ok(None) => {
                 return Ok(Err(IncusError::NotFound {
@@ -106,10 +111,7 @@ async fn change(
             Err(error) => return Ok(Err(error)),
         };
         let body = body_after(key.kind, &live.object, changes);
-        match incus
-            .replace(key.kind.into(), &key.tenant, target, &body, &live.etag)
-            .await
-        {
+        match incus.replace(kind, &key.tenant, target, &body, &live.etag).await {
             Err(IncusError::PreconditionFailed) => {}
             done => return Ok(done),
         }
@@ -180,7 +182,7 @@ async fn is_down(incus: &Incus, key: &DesiredKey) -> bool {
 /// The instance's status, empty where there is none of this name; `None` where Incus does not say.
 async fn status(incus: &Incus, key: &DesiredKey) -> Option<String> {
     let live = incus
-        .get(Kind::Instance.into(), &key.tenant, &key.name)
+        .get(incus::Kind::Instance, &key.tenant, &key.name)
         .await
         .ok()?;
     Some(live.map(|live| live.status().to_owned()).unwrap_or_default())
@@ -188,11 +190,10 @@ async fn status(incus: &Incus, key: &DesiredKey) -> Option<String> {
 
 async fn delete(
     incus: &Incus,
+    kind: incus::Kind,
     key: &DesiredKey,
-    target: &str,
-    uid: &str,
+    (target, uid): (&str, &str),
 ) -> Result<Result<(), IncusError>, ExecuteError> {
-    let kind = incus::Kind::from(key.kind);
     match incus.get(kind, &key.tenant, target).await {
         Ok(None) => return Ok(Ok(())),
         Err(error) => return Ok(Err(error)),

@@ -103,9 +103,7 @@ fn aliases(image: &Value) -> impl Iterator<Item = &str> {
 
 impl Object {
     pub(crate) fn new(kind: Kind, object: Value) -> Object {
-        let config = object
-            .get(incus::Kind::from(kind).config_field())
-            .and_then(Value::as_object);
+        let config = object.get(config_field(kind)).and_then(Value::as_object);
         let profiles = object.get("profiles").and_then(Value::as_array);
         Object {
             config: config
@@ -124,7 +122,9 @@ impl Object {
                 .filter_map(|profile| profile.as_str().map(str::to_owned))
                 .collect(),
             power: Power::from_status(object.get("status").and_then(Value::as_str).unwrap_or_default()),
-            incus_name: incus::Kind::from(kind).name_of(&object),
+            incus_name: in_incus(kind)
+                .map(|kind| kind.name_of(&object))
+                .unwrap_or_default(),
             object,
         }
     }
@@ -176,8 +176,10 @@ impl Power {
 /// instance needs and no list has is asked for: Incus knows of images that it shares between projects.
 pub(crate) async fn observe(incus: &Incus, desired: &Desired, host: &str) -> Result<Observed, IncusError> {
     let mut lists = Vec::with_capacity(kinds().len());
-    for kind in kinds() {
-        lists.push((*kind, incus.list_all((*kind).into()).await?));
+    for &kind in kinds() {
+        if let Some(in_incus) = in_incus(kind) {
+            lists.push((kind, incus.list_all(in_incus).await?));
+        }
     }
     let mut observed = Observed::from_lists(lists);
     for (project, alias) in aliases_needed(desired, &observed, host) {
@@ -217,19 +219,24 @@ pub(crate) fn local_alias(spec: &Map<String, Value>) -> Option<&str> {
     is_local.then(|| source.get("alias")?.as_str()).flatten()
 }
 
-impl From<Kind> for incus::Kind {
-    fn from(kind: Kind) -> incus::Kind {
-        match kind {
-            Kind::Incus => incus::Kind::Server,
-            Kind::StoragePool => incus::Kind::StoragePool,
-            Kind::NetworkAcl => incus::Kind::NetworkAcl,
-            Kind::Network => incus::Kind::Network,
-            Kind::NetworkForward => incus::Kind::NetworkForward,
-            Kind::Project => incus::Kind::Project,
-            Kind::Profile => incus::Kind::Profile,
-            Kind::Volume => incus::Kind::Volume,
-            Kind::Image => incus::Kind::Image,
-            Kind::Instance => incus::Kind::Instance,
-        }
-    }
+/// What Incus calls a kind; `None` for one that is no object of Incus.
+pub(crate) const fn in_incus(kind: Kind) -> Option<incus::Kind> {
+    Some(match kind {
+        Kind::Incus => incus::Kind::Server,
+        Kind::StoragePool => incus::Kind::StoragePool,
+        Kind::NetworkAcl => incus::Kind::NetworkAcl,
+        Kind::Network => incus::Kind::Network,
+        Kind::NetworkForward => incus::Kind::NetworkForward,
+        Kind::Project => incus::Kind::Project,
+        Kind::Profile => incus::Kind::Profile,
+        Kind::Volume => incus::Kind::Volume,
+        Kind::Image => incus::Kind::Image,
+        Kind::Instance => incus::Kind::Instance,
+        Kind::Tenant | Kind::Template => return None,
+    })
+}
+
+/// The field of an object that holds its config, and our keys with it.
+pub(crate) fn config_field(kind: Kind) -> &'static str {
+    in_incus(kind).map_or("config", incus::Kind::config_field)
 }

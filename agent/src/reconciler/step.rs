@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::observe::config_field;
 use super::ownership;
 use crate::document::{Kind, OWNERSHIP_PREFIX};
-use crate::incus;
 
 /// One thing to do. Each may be repeated: what is done already does no harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,7 @@ pub(crate) enum Change {
 /// out, because Incus wants it never sent on an update.
 fn writable(kind: Kind) -> &'static [&'static str] {
     match kind {
+        Kind::Tenant | Kind::Template => &[],
         Kind::Incus => &["config"],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Volume => &["description", "config"],
         Kind::NetworkAcl => &["description", "config", "ingress", "egress"],
@@ -87,7 +88,7 @@ pub(crate) fn body_after(kind: Kind, live: &Value, changes: &[Change]) -> Value 
     for change in changes {
         match change {
             Change::Config { key, after, .. } => {
-                let field = incus::Kind::from(kind).config_field();
+                let field = config_field(kind);
                 // The server keeps what a change does not mention.
                 let removal = (kind == Kind::Incus).then(String::new);
                 set(

@@ -23,7 +23,13 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         Kind::Incus => &SERVER,
         Kind::Project => &PROJECT,
         Kind::Network => &NETWORK,
-        Kind::StoragePool | Kind::NetworkAcl | Kind::NetworkForward | Kind::Volume | Kind::Image => &ANY,
+        Kind::StoragePool
+        | Kind::NetworkAcl
+        | Kind::NetworkForward
+        | Kind::Volume
+        | Kind::Image
+        | Kind::Tenant
+        | Kind::Template => &ANY,
         Kind::Profile | Kind::Instance => &INSTANCE,
     }
 }

@@ -130,6 +130,8 @@ const fn fields(kind: Kind) -> &'static [Field] {
             }
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
+        // They read their own.
+        Kind::Tenant | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -183,6 +185,11 @@ pub(super) fn read(
     kind: Kind,
     node: &Node,
 ) -> Result<Map<String, Value>, DocumentError> {
+    match kind {
+        Kind::Template => return super::template::read(reader, node),
+        Kind::Tenant => return super::tenant::read(reader, node),
+        _ => {}
+    }
     let fields = fields(kind);
     let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
     let entries = map(node, "spec")?;

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::meaning::{config_agrees, device_field_agrees};
 use crate::document::{Kind, Update, needs_restart};
-use crate::incus;
-use crate::reconciler::observe::Object;
+use crate::reconciler::observe::{Object, config_field};
 use crate::reconciler::step::Change;
 
 /// How an object differs from its document.
@@ -71,7 +70,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
     const NO_RULES: fn() -> Value = || json!([]);
     const NO: fn() -> Value = || json!(false);
     match kind {
-        Kind::Incus => &[],
+        Kind::Incus | Kind::Tenant | Kind::Template => &[],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Profile | Kind::Volume => &[DESCRIPTION],
         Kind::NetworkAcl => &[
             DESCRIPTION,
@@ -124,7 +123,13 @@ const fn born_with(kind: Kind) -> &'static [(&'static str, &'static str)] {
         Kind::NetworkForward => &[("network", ""), ("listen_address", "")],
         Kind::Volume => &[("pool", ""), ("content_type", "filesystem")],
         Kind::Instance => &[("type", "container")],
-        Kind::Incus | Kind::NetworkAcl | Kind::Project | Kind::Profile | Kind::Image => &[],
+        Kind::Incus
+        | Kind::NetworkAcl
+        | Kind::Project
+        | Kind::Profile
+        | Kind::Image
+        | Kind::Tenant
+        | Kind::Template => &[],
     }
 }
 
@@ -184,7 +189,7 @@ impl Both<'_> {
     }
 
     fn config(&self, kind: Kind) -> Vec<Change> {
-        let field = incus::Kind::from(kind).config_field();
+        let field = config_field(kind);
         let wanted = |key: &str| self.desired.get(field)?.get(key)?.as_str();
         let last = |key: &str| self.applied?.get(field)?.get(key)?.as_str();
         let mut changes = Vec::new();

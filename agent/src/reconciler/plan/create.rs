@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::View;
 use super::keep::InForce;
 use crate::document::{Document, Kind};
-use crate::incus;
+use crate::reconciler::observe::config_field;
 use crate::reconciler::ownership;
 use crate::reconciler::step::Step;
 
@@ -25,7 +25,7 @@ pub(super) fn create(view: View<'_>, in_force: InForce<'_>) -> Vec<Step> {
         body.insert("name".into(), document.name.clone().into());
     }
     let config = body
-        .entry(incus::Kind::from(document.kind).config_field())
+        .entry(config_field(document.kind))
         .or_insert_with(|| Value::Object(Map::new()));
     if let Some(config) = config.as_object_mut() {
         for (key, value) in ownership::keys(document, view.context.cluster, created_revision, revision) {

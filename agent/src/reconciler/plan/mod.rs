@@ -10,14 +10,16 @@ mod compare;
 mod create;
 mod keep;
 mod meaning;
+mod records;
 mod references;
 mod remove;
+mod tenancy;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::desired::Desired;
-use super::observe::{Object, Observed};
+use super::observe::{Object, Observed, in_incus};
 use super::ownership::{self, Owner};
 use super::step::Step;
 use crate::document::{BUILTIN, DEFAULT_TENANT, DesiredKey, Kind, Phase};
@@ -83,6 +85,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>)
             planned: &plan.objects,
         };
         let made = match (desired.documents.get(key), observed.objects.get(key)) {
+            (Some(wanted), _) if in_incus(key.kind).is_none() => records::plan(view, key, wanted),
             (Some(wanted), object) => keep::plan(view, key, wanted, object),
             (None, Some(object)) => match view.owner(key, object) {
                 Owner::Ours(claim) if !claim.is_of_another_host(context.host) => {

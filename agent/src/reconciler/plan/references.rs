@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::View;
 use super::create::image_alias;
+use super::tenancy;
 use crate::document::{DEFAULT_TENANT, DesiredKey, Document, Kind};
 use crate::reconciler::desired::Text;
 use crate::reconciler::observe::local_alias;
@@ -19,6 +20,7 @@ pub(super) struct BadReference {
 pub(super) fn check(view: View<'_>, document: &Document) -> Result<(), BadReference> {
     if document.kind.has_tenant() {
         project(view, document)?;
+        tenancy::check(view, document)?;
     }
     for Reference { path, key, hint } in references(view, document) {
         if !exists(view, &key) {

@@ -164,7 +164,7 @@ fn web_with(fields: &str, spec: &str) -> String {
 fn applied(text: &str, revision: i64, over: Value) -> Value {
     let document = parse(text).unwrap();
     let document = document.on_host(HOST);
-    let words = crate::incus::Kind::from(document.kind).config_field();
+    let words = crate::reconciler::observe::config_field(document.kind);
     let mut object = Value::Object(document.spec.clone());
     match document.kind {
         Kind::Image => {
