@@ -34,10 +34,27 @@ impl IncusDaemon {
     /// Starts a daemon whose whole state is in `dir`, which is made, and prepares it. A container's root must be
     /// able to pass through all of the directories above.
     pub fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_as(dir, Command::new(INCUSD))
+    }
+
+    /// The same in a network of its own, where its bridges may have any name and address.
+    pub fn start_apart(dir: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new("unshare");
+        // The interfaces that Incus looks for in /sys are those of the network in which that was mounted.
+        let script = "ip link set lo up && mkdir -p \"$INCUS_DIR/cgroup\" \
+            && mount --rbind /sys/fs/cgroup \"$INCUS_DIR/cgroup\" \
+            && mount -t sysfs sysfs /sys \
+            && mount --rbind \"$INCUS_DIR/cgroup\" /sys/fs/cgroup \
+            && exec \"$0\" \"$@\"";
+        command.args(["--net", "--mount", "--", "/bin/sh", "-c", script, INCUSD]);
+        Self::start_as(dir, command)
+    }
+
+    fn start_as(dir: &Path, mut incusd: Command) -> anyhow::Result<Self> {
         fs::create_dir_all(dir)?;
         check_passable(dir)?;
         let log = File::create(dir.join("incusd.log"))?;
-        let child = Command::new(INCUSD)
+        let child = incusd
             .args(["--group", "root"])
             .env("INCUS_DIR", dir)
             // Cargo's own: every program that Incus runs would search it.

@@ -53,6 +53,15 @@ impl Lab {
 
     /// Starts this many daemons side by side and waits until all of them are ready.
     pub fn start(count: usize) -> anyhow::Result<Self> {
+        Self::start_each(count, IncusDaemon::start)
+    }
+
+    /// The same, each in a network of its own, as on hosts far from each other.
+    pub fn start_apart(count: usize) -> anyhow::Result<Self> {
+        Self::start_each(count, IncusDaemon::start_apart)
+    }
+
+    fn start_each(count: usize, start: fn(&Path) -> anyhow::Result<IncusDaemon>) -> anyhow::Result<Self> {
         anyhow::ensure!(count <= DAEMONS_LIMIT, "{count} daemons at once");
         // A container's root is nobody in particular out here: it must be able to pass through.
         let dir = tempfile::Builder::new()
@@ -63,7 +72,7 @@ impl Lab {
         let starting: Vec<_> = (0..count)
             .map(|number| {
                 let dir = dir.path().join(number.to_string());
-                thread::spawn(move || IncusDaemon::start(&dir))
+                thread::spawn(move || start(&dir))
             })
             .collect();
         // All are joined before the first error is returned, so that those that did start are stopped.

@@ -67,6 +67,7 @@ fn references(view: View<'_>, document: &Document) -> Vec<Reference> {
     match document.kind {
         Kind::Volume => found.extend(named(document, "pool", Kind::StoragePool)),
         Kind::NetworkForward => found.extend(named(document, "network", Kind::Network)),
+        Kind::Network => found.extend(acls(document)),
         _ => {}
     }
     let devices = document.spec.get("devices").and_then(Value::as_object);
@@ -83,6 +84,21 @@ fn named(document: &Document, field: &str, kind: Kind) -> Option<Reference> {
         key: cluster_key(kind, name),
         hint: "; put a document that makes it, or name another",
     })
+}
+
+fn acls(document: &Document) -> Vec<Reference> {
+    let config = document.spec.get("config");
+    let acls = config.and_then(|config| config.get("security.acls")?.as_str());
+    let names = acls.into_iter().flat_map(|acls| acls.split(','));
+    names
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| Reference {
+            path: "spec.config.security.acls".to_owned(),
+            key: cluster_key(Kind::NetworkAcl, name),
+            hint: "",
+        })
+        .collect()
 }
 
 /// A device's pool, network and volume. What Incus takes by other names (a path of the host, a parent interface) is

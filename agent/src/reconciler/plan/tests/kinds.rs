@@ -356,6 +356,10 @@ fn what_a_document_names_must_be_there_or_promised() {
         volume data @14: Invalid (line 3): spec.pool: no storage-pool fast on ovh; put a document that makes it, or name another
     "#]]);
     let pool = "kind: storage-pool\nname: fast\nspec: {driver: dir}\n";
+    let network = "kind: network\nname: br0\nspec: {config: {security.acls: 'web,db'}}\n";
+    Host::new().put(17, network).check(expect![[r#"
+        network br0 @17: Invalid (line 3): spec.config.security.acls: no network-acl web on ovh
+    "#]]);
     let network = "kind: network\nname: br0\nspec: {}\n";
     Host::new()
         .put(14, volume)
