@@ -259,7 +259,11 @@ impl Reader {
 
     fn name(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
         let Some(entry) = find(map(root, "")?, "name") else {
-            return Err(missing(root, "name", &format!("the {kind}'s name in Incus")));
+            let whose = match kind {
+                Kind::Template | Kind::Tenant => format!("what the {kind} is called"),
+                _ => format!("the {kind}'s name in Incus"),
+            };
+            return Err(missing(root, "name", &whose));
         };
         let name = word(&entry.value, "name")?;
         match name::fault(kind, name) {
