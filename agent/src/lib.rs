@@ -3,7 +3,7 @@
 //!
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
-//! [`reconciler`] makes it so through [`incus`]. [`api`] and [`reconciler`] never import each other;
+//! [`reconciler`] makes it so through [`incus`] and [`service`]. [`api`] and [`reconciler`] never import each other;
 //! `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
@@ -16,5 +16,6 @@ pub mod node;
 pub mod peer;
 pub mod reconciler;
 pub mod server;
+pub mod service;
 pub mod shutdown;
 pub mod telemetry;

@@ -11,6 +11,7 @@
 mod client;
 mod error;
 mod events;
+mod guest;
 mod images;
 mod lifecycle;
 mod listing;
@@ -23,6 +24,7 @@ mod transport;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
+pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};
 

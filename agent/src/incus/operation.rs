@@ -78,7 +78,7 @@ fn ended(operation: &Value) -> Result<bool, IncusError> {
 }
 
 /// `/1.0/operations/UUID` and nothing else: the path comes from the daemon's answer and goes into a request.
-fn operation_path(operation: &str) -> Result<&str, IncusError> {
+pub(super) fn operation_path(operation: &str) -> Result<&str, IncusError> {
     let operation = operation.split('?').next().unwrap_or_default();
     let known = operation
         .strip_prefix("/1.0/operations/")

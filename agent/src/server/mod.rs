@@ -25,7 +25,8 @@ use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::peer;
 use crate::peer::describe::Describer;
-use crate::reconciler::{Alive, Inventory, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Hands, Inventory, Reconciler, ReconcilerOptions};
+use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
@@ -107,7 +108,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
-    let acting = spawn_reconciler(&node, &config, &clients)?;
+    let acting = spawn_reconciler(&node, &config, &clients, &mut background)?;
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -299,7 +300,12 @@ fn api_context(node: &Node, config: &RunConfig, metrics: Metrics, shutdown: &Shu
 }
 
 /// What acts on this host for the cluster.
-fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Result<JoinSet<()>> {
+fn spawn_reconciler(
+    node: &Node,
+    config: &RunConfig,
+    shutdown: &Shutdown,
+    background: &mut JoinSet<()>,
+) -> Result<JoinSet<()>> {
     let mut acting = JoinSet::new();
     let Some(socket) = &config.incus_socket else {
         tracing::info!("no Incus: a store only");
@@ -311,7 +317,20 @@ fn spawn_reconciler(node: &Node, config: &RunConfig, shutdown: &Shutdown) -> Res
         provider: config.args.provider.clone(),
         addresses: config.advertise_client_urls.clone(),
     };
-    acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
+    let folder = config.data_dir.join("services");
+    let manager = match config.args.service_manager.on_this_host() {
+        ManagerChoice::Systemd => Some(Manager::Systemd),
+        ManagerChoice::Supervised | ManagerChoice::Auto => {
+            let (supervisor, supervised) = Supervisor::new(&folder.join("supervised"));
+            // Until the very end: the last steps that are under way may need it.
+            background.spawn(supervisor.run(Shutdown::new()));
+            Some(Manager::Supervised(supervised))
+        }
+        ManagerChoice::None => None,
+    };
+    let host = HostMachine::new(&config.args.host_root, None);
+    let hands = Hands::new(incus.clone(), host, manager, &folder.join("ledger"));
+    acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     Ok(acting)
