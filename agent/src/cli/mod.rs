@@ -1,7 +1,7 @@
 //! `agentctl`, also `agent ctl`: the command line of the cluster.
 //!
-//! Every command is a client of the etcd API and of nothing else, so that it works from any machine and against any
-//! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
+//! Every command is a client of the etcd API, so that it works from any machine and against any etcd v3; those about
+//! hosts' instances speak our own service beside it. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
 //! Only `snapshot restore` makes a data directory; none is ever changed.
 
 mod alarm;
@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod format;
 mod get;
+mod instance;
 mod kv;
 mod lease;
 mod lock;
@@ -34,7 +35,9 @@ mod range;
 mod role;
 mod session;
 mod snapshot;
+mod ssh;
 mod status;
+mod tunnel;
 mod user;
 
 use std::ffi::OsString;
@@ -60,7 +63,8 @@ use session::Session;
     after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
                   ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
                   TIME is written 500ms, 5s or 1m30s.\n\
-                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND` ends with that of COMMAND.\n\
+                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND`, `instance exec` and `ssh` end \
+                  with that of their command.\n\
                   `agentctl COMMAND --help` says more, with examples."
 )]
 struct Cli {
@@ -83,6 +87,13 @@ enum Command {
     Status(status::StatusArgs),
     /// Delete documents, and with them what they made
     Delete(delete::DeleteArgs),
+    /// The instances of all hosts, and what is in them
+    #[command(subcommand)]
+    Instance(instance::InstanceCommand),
+    /// Reach a port of an instance as if it were here
+    Tunnel(tunnel::TunnelArgs),
+    /// Log in to an instance by SSH, wherever it is
+    Ssh(ssh::SshArgs),
     /// Who belongs to the cluster
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -214,6 +225,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
+        Command::Instance(command) => command.run(&session).await,
+        Command::Tunnel(args) => args.run(&session).await,
+        Command::Ssh(args) => args.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
         Command::Alarm(command) => command.run(&session).await,
@@ -287,6 +301,20 @@ mod tests {
             "delete instance web",
             "delete instance web --tenant shop",
             "delete -f a -f b",
+            "instance list --tenant shop --host ovh -w json",
+            "instance start web --tenant shop",
+            "instance stop web --force --timeout 5s --wait 10s",
+            "instance restart web --host ovh",
+            "instance snapshot web s0",
+            "instance snapshots web",
+            "instance restore web s0",
+            "instance exec web -- sh -c true",
+            "instance exec web --no-terminal --env A=1 --cwd /tmp --uid 1 --gid 1 -- ls -l",
+            "instance console web",
+            "tunnel web 5432",
+            "tunnel web 0:5432 --host ovh",
+            "ssh web",
+            "ssh web --login root -- -v uptime",
             "member list -w simple",
             "member add ovh --peer-urls=http://a:1,http://b:1 --learner",
             "member promote ovh",

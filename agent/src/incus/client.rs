@@ -18,7 +18,7 @@ const OPERATION_LIMIT: Duration = Duration::from_secs(300);
 /// A client of one Incus daemon. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Incus {
-    transport: Transport,
+    pub(super) transport: Transport,
     operation_limit: Duration,
 }
 
@@ -31,6 +31,8 @@ pub struct ServerInfo {
     pub extensions: Vec<String>,
     /// Nothing here is real: [`super::simulated`] answers.
     pub simulated: bool,
+    /// Which daemon this is, whatever its socket is called. Empty: it does not say.
+    pub fingerprint: String,
 }
 
 /// What [`Incus::set_state`] asks for.
@@ -105,6 +107,7 @@ impl Incus {
                 .filter_map(|extension| extension.as_str().map(str::to_owned))
                 .collect(),
             simulated: text("server") == Some(super::SIMULATED_SERVER),
+            fingerprint: text("certificate_fingerprint").unwrap_or_default().to_owned(),
         })
     }
 
@@ -291,14 +294,14 @@ impl Incus {
         }
     }
 
-    async fn read(&self, path: &str) -> Result<(Value, String), IncusError> {
+    pub(super) async fn read(&self, path: &str) -> Result<(Value, String), IncusError> {
         match self.transport.get(path, REQUEST_LIMIT).await? {
             Answer::Sync { metadata, etag } => Ok((metadata, etag)),
             Answer::Async { .. } => Err(IncusError::bad_answer("a read began an operation")),
         }
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         method: Method,
         path: &str,
@@ -309,10 +312,10 @@ impl Incus {
     }
 
     /// Waits for the operation that a write began, if it began one.
-    async fn finish(&self, answer: Answer, extra: Duration) -> Result<Outcome, IncusError> {
+    pub(super) async fn finish(&self, answer: Answer, extra: Duration) -> Result<Outcome, IncusError> {
         match answer {
             Answer::Sync { .. } => Ok(Outcome::Success),
-            Answer::Async { operation } => {
+            Answer::Async { operation, .. } => {
                 operation::wait(
                     &self.transport,
                     &operation,
@@ -325,7 +328,7 @@ impl Incus {
 }
 
 /// A forgotten operation succeeded if its effect is there.
-fn shown(effect: bool) -> Result<(), IncusError> {
+pub(super) fn shown(effect: bool) -> Result<(), IncusError> {
     if effect {
         Ok(())
     } else {

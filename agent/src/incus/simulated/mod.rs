@@ -4,13 +4,15 @@
 //! the behaviour a client can trip over: the envelope, operations and how they fail, ETags, what a patch merges and
 //! what it replaces, what cannot be deleted, lifecycle events. It must not be lenient where Incus is not: the same
 //! contract test runs against it and against a real daemon. Not simulated: images, networks, storage, devices,
-//! limits, snapshots, what is inside an instance, and which config keys exist within their namespaces.
+//! limits, what is inside an instance (exec is
+//! refused) or on its disks, and which config keys exist within their namespaces.
 
 mod api;
 mod change;
 mod check;
 mod events;
 mod operations;
+mod snapshots;
 mod world;
 
 use std::io;

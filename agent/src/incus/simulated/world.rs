@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::snapshots::Snapshot;
 use crate::incus::Kind;
 use crate::incus::path::encode;
 
@@ -57,6 +58,9 @@ pub(super) struct Instance {
     pub(super) profiles: Vec<String>,
     pub(super) ephemeral: bool,
     pub(super) running: bool,
+    /// The oldest first.
+    #[serde(default)]
+    pub(super) snapshots: Vec<Snapshot>,
 }
 
 impl World {
@@ -263,7 +267,10 @@ impl World {
             shown.extend([
                 ("backups".to_owned(), Value::Array(Vec::new())),
                 ("state".to_owned(), state),
-                ("snapshots".to_owned(), Value::Array(Vec::new())),
+                (
+                    "snapshots".to_owned(),
+                    instance.snapshots.iter().map(Snapshot::show).collect(),
+                ),
             ]);
         }
         Some(shown)
