@@ -100,10 +100,17 @@ async fn commands_run(hosts: &Hosts) {
 
     // More than all the queues on the way hold, both ways.
     let much: Vec<u8> = (0..4_000_000_u32).map(|at| (at % 251) as u8).collect();
-    let output = hosts.run(&["instance", "exec", "web", "--", "cat"], &much).await;
+    let output = hosts
+        .run(&["instance", "exec", "web", "--", "busybox", "cat"], &much)
+        .await;
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout == much, "{} bytes came back", output.stdout.len());
 
+    let output = hosts.run(&["instance", "exec", "web", "--", "nosuch"], b"").await;
+    assert_eq!(
+        (text(&output.stderr), output.status.code()),
+        ("error: there is no command nosuch in web\n".to_owned(), Some(127))
+    );
     let error = hosts.fails(&["instance", "exec", "nosuch", "--", "true"]).await;
     assert!(error.contains("no host has an instance nosuch"), "{error}");
     let error = hosts
@@ -113,7 +120,7 @@ async fn commands_run(hosts: &Hosts) {
 }
 
 async fn a_terminal_is_given(hosts: &Hosts) {
-    let command = "test -t 0 && echo is a terminal; stty size";
+    let command = "test -t 0 && echo is a terminal; busybox stty size";
     let said = hosts
         .agentctl(&["instance", "exec", "-t", "web", "--", "sh", "-c", command])
         .await;
@@ -129,7 +136,7 @@ async fn a_caller_that_dies_ends_its_command(hosts: &Hosts) {
             "--",
             "sh",
             "-c",
-            "echo started; exec sleep 4242",
+            "echo started; exec busybox sleep 4242",
         ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -146,7 +153,7 @@ async fn a_caller_that_dies_ends_its_command(hosts: &Hosts) {
         .expect("the command's first words");
     let running = || {
         hosts
-            .incus(1, &["exec", "web", "--", "ps"])
+            .incus(1, &["exec", "web", "--", "busybox", "ps"])
             .contains("sleep 4242")
     };
     assert!(running());
@@ -230,13 +237,13 @@ async fn a_port_is_reached(hosts: &Hosts) {
         added.is_ok_and(|status| status.success()),
         "an address for {host_side}"
     );
-    let up = "ip addr add 10.213.7.2/30 dev eth0 && ip link set eth0 up";
+    let up = "busybox ip addr add 10.213.7.2/30 dev eth0 && busybox ip link set eth0 up";
     hosts
         .agentctl(&["instance", "exec", "byhand", "--", "sh", "-c", up])
         .await;
     let _server = hosts
         .command(&[
-            "instance", "exec", "byhand", "--", "nc", "-l", "-p", "7000", "-e", "cat",
+            "instance", "exec", "byhand", "--", "busybox", "nc", "-l", "-p", "7000", "-e", "busybox", "cat",
         ])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -244,7 +251,7 @@ async fn a_port_is_reached(hosts: &Hosts) {
         .spawn()
         .expect("start agentctl");
     wait::until("the server to listen", async || {
-        let listening = hosts.incus(0, &["exec", "byhand", "--", "netstat", "-ltn"]);
+        let listening = hosts.incus(0, &["exec", "byhand", "--", "busybox", "netstat", "-ltn"]);
         listening.contains(":7000").then_some(())
     })
     .await;
@@ -303,15 +310,16 @@ async fn a_tenant_reaches_its_own() {
     assert_eq!(listed("root:pw").await, "m0 ours\nm0 theirs\n");
 
     let exec = [
-        "instance", "exec", "theirs", "--tenant", "shop", "--user", "eva:pw", "--", "hostname",
+        "instance", "exec", "theirs", "--tenant", "shop", "--user", "eva:pw", "--", "busybox", "hostname",
     ];
     assert_eq!(hosts.agentctl(&exec).await, "theirs\n");
     for denied in [
         [
-            "instance", "exec", "ours", "--tenant", "default", "--user", "eva:pw", "--", "hostname",
+            "instance", "exec", "ours", "--tenant", "default", "--user", "eva:pw", "--", "busybox",
+            "hostname",
         ],
         [
-            "instance", "exec", "theirs", "--tenant", "shop", "--user", "max:pw", "--", "hostname",
+            "instance", "exec", "theirs", "--tenant", "shop", "--user", "max:pw", "--", "busybox", "hostname",
         ],
     ] {
         let error = hosts.fails(&denied).await;
@@ -333,7 +341,7 @@ async fn a_tenant_reaches_its_own() {
             "--",
             "sh",
             "-c",
-            "echo in; cat",
+            "echo in; busybox cat",
         ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -83,6 +83,7 @@ impl ExecArgs {
             environment.insert("TERM".to_owned(), kind);
         }
         environment.extend(self.env);
+        let program = self.command.first().cloned().unwrap_or_default();
         let start = AttachStart {
             instance: Some(self.which.instance()),
             what: Some(What::Exec(Exec {
@@ -96,7 +97,20 @@ impl ExecArgs {
         };
         let attached = session.client.attach(start).await?;
         let kind = if at_terminal { Kind::Terminal } else { Kind::Pipes };
-        join(attached, kind).await
+        let ended = join(attached, kind).await?;
+        // A shell says such things itself; here nobody did.
+        match ended.code {
+            126 | 127 if ended.is_silent => {
+                let what = if ended.code == 127 {
+                    "there is no command"
+                } else {
+                    "cannot run"
+                };
+                eprintln!("error: {what} {program} in {}", self.which.name);
+            }
+            _ => {}
+        }
+        ended.result()
     }
 }
 
@@ -109,7 +123,7 @@ impl ConsoleArgs {
             })),
         };
         let attached = session.client.attach(start).await?;
-        join(attached, Kind::Console).await
+        join(attached, Kind::Console).await?.result()
     }
 }
 
@@ -121,8 +135,25 @@ enum Kind {
     Console,
 }
 
+/// How a session ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    code: i32,
+    /// Nothing came out of it.
+    is_silent: bool,
+}
+
+impl Ended {
+    fn result(self) -> Result<(), CliError> {
+        match self.code {
+            0 => Ok(()),
+            code => Err(CliError::ended(u8::try_from(code).unwrap_or(1))),
+        }
+    }
+}
+
 /// Joins a session to this terminal until either ends.
-async fn join(attached: Attached, kind: Kind) -> Result<(), CliError> {
+async fn join(attached: Attached, kind: Kind) -> Result<Ended, CliError> {
     let Attached {
         requests,
         mut answers,
@@ -146,34 +177,37 @@ async fn join(attached: Attached, kind: Kind) -> Result<(), CliError> {
     // What is still to be seen comes before anything that is said of it, at a terminal that shows it well.
     let written = output.finish();
     drop(raw);
-    match (ended, written) {
-        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
-        (Ok(0), Ok(())) => Ok(()),
-        (Ok(code), Ok(())) => Err(CliError::ended(u8::try_from(code).unwrap_or(1))),
-    }
+    written.and(ended)
 }
 
 /// Shows what comes until the session ends, with this exit code.
 async fn receive(
     answers: &mut tonic::Streaming<proto::agent::v1::AttachResponse>,
     output: &Output,
-) -> Result<i32, CliError> {
+) -> Result<Ended, CliError> {
+    let mut is_silent = true;
     while let Some(answer) = answers.message().await? {
         let is_read = match answer.response {
-            Some(Response::Output(bytes)) => output.output(bytes).await,
-            Some(Response::ErrorOutput(bytes)) => output.errors(bytes).await,
-            Some(Response::ExitCode(code)) => return Ok(code),
+            Some(Response::Output(bytes)) => {
+                is_silent = false;
+                output.output(bytes).await
+            }
+            Some(Response::ErrorOutput(bytes)) => {
+                is_silent = false;
+                output.errors(bytes).await
+            }
+            Some(Response::ExitCode(code)) => return Ok(Ended { code, is_silent }),
             Some(Response::Started(_)) | None => true,
         };
         if !is_read {
-            return Ok(0);
+            return Ok(Ended { code: 0, is_silent });
         }
     }
     Err(CliError::failed("the session broke off").hint("what ran in it was ended"))
 }
 
 /// Sends what is typed until a person leaves. Where there is no more input the session goes on.
-async fn send(requests: mpsc::Sender<Request>, kind: Kind) -> Result<i32, CliError> {
+async fn send(requests: mpsc::Sender<Request>, kind: Kind) -> Result<Ended, CliError> {
     let mut input = Some(terminal::input());
     let mut resized = signal(SignalKind::window_change()).map_err(|error| CliError::io("signals", &error))?;
     let mut leaving = Leaving::default();
@@ -188,7 +222,12 @@ async fn send(requests: mpsc::Sender<Request>, kind: Kind) -> Result<i32, CliErr
             piece = read => match piece {
                 Some(piece) if kind == Kind::Console => match leaving.passes(&piece) {
                     Some(piece) => Request::Input(piece),
-                    None => return Ok(0),
+                    None => {
+                        return Ok(Ended {
+                            code: 0,
+                            is_silent: false,
+                        });
+                    }
                 },
                 Some(piece) => Request::Input(piece),
                 None => {

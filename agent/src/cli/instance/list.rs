@@ -28,6 +28,7 @@ pub(in crate::cli) struct ListArgs {
 
 impl ListArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+        let is_one_host = self.host.is_some();
         let request = ListInstancesRequest {
             tenant: self.tenant.unwrap_or_default(),
             host: self.host.unwrap_or_default(),
@@ -53,7 +54,12 @@ impl ListArgs {
             .iter()
             .map(|silent| silent.reason.as_str())
             .collect();
-        Err(CliError::failed(reasons.join("\nerror: ")).hint("what is there is missing above"))
+        let error = CliError::failed(reasons.join("\nerror: "));
+        Err(if is_one_host {
+            error
+        } else {
+            error.hint("what is there is missing above")
+        })
     }
 }
 
