@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::agent::v1::hosts_server::Hosts;
 use proto::agent::v1::{
-    AttachRequest, CreateSnapshotRequest, CreateSnapshotResponse, Instance, InstanceRef,
-    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
-    RestoreSnapshotRequest, RestoreSnapshotResponse, SilentHost, SwitchInstanceRequest,
-    SwitchInstanceResponse,
+    AttachRequest, ClaimRequest, ClaimResponse, CreateSnapshotRequest, CreateSnapshotResponse, Instance,
+    InstanceRef, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
+    PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreSnapshotRequest,
+    RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use proto::etcdserverpb::RangeRequest;
 use proto::peer::host_outcome::Outcome;
@@ -26,12 +25,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use super::interceptor::{Caller, Needs};
 use super::status::ApiError;
-use crate::document::{DesiredKey, Kind, hosts_named, parse_desired_key};
-use crate::operator::{Failure, OperatorError};
+use crate::document::{Kind, hosts_named};
+use crate::operator::{Failure, OperatorError, document_key};
 use crate::peer::{AttachAnswers, attach_start, serve_session};
 
 /// How long one host may keep the others' answers waiting.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct HostsService(pub(super) Arc<Api>);
@@ -51,8 +50,8 @@ impl Hosts for HostsService {
         let visible = Mutex::new(None);
         let look = |permissions: &Permissions| {
             let may_see = |instance: &&Instance| {
-                let key = document_key(&instance.tenant, &instance.name);
-                key.is_some_and(|key| permissions.may_read(key.as_bytes(), b""))
+                document_key(Kind::Instance.singular(), &instance.tenant, &instance.name)
+                    .is_ok_and(|key| permissions.may_read(key.key().as_bytes(), b""))
             };
             *visible.lock() = Some(listed.instances.iter().filter(may_see).cloned().collect());
             true
@@ -120,6 +119,29 @@ impl Hosts for HostsService {
         }
     }
 
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.plan(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn read_live(
+        &self,
+        request: Request<ReadLiveRequest>,
+    ) -> Result<Response<ReadLiveResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.read_live(&caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.claim(&caller, request.into_inner()).await.map(Response::new)
+    }
+
     async fn attach(
         &self,
         request: Request<Streaming<AttachRequest>>,
@@ -179,36 +201,16 @@ impl Api {
 
     /// What the hosts have, asked side by side.
     async fn instances(&self, request: &ListInstancesRequest) -> ListInstancesResponse {
-        let hosts = if request.host.is_empty() {
-            self.hosts.names()
-        } else {
-            vec![request.host.clone()]
-        };
-        let ask = async |host: &String| {
-            let task = Task::ListInstances(request.clone());
-            match tokio::time::timeout(ASK_LIMIT, self.hosts.perform(host, task)).await {
-                Ok(Ok(Outcome::Instances(listed))) => Ok(listed.instances),
-                Ok(Ok(_)) => Err(ApiError::UnexpectedReply.text().to_owned()),
-                Ok(Err(error)) => Err(error.message),
-                Err(_) => Err(format!(
-                    "host {host} does not answer within {} s",
-                    ASK_LIMIT.as_secs()
-                )),
-            }
-        };
-        let answers = join_all(hosts.iter().map(ask)).await;
-        let mut listed = ListInstancesResponse::default();
-        for (host, answer) in hosts.iter().zip(answers) {
-            match answer {
-                Ok(instances) => listed.instances.extend(instances),
-                Err(reason) => listed.silent.push(SilentHost {
-                    host: host.clone(),
-                    reason,
-                }),
-            }
+        let task = Task::ListInstances(request.clone());
+        let (answers, silent) = self.ask_all(&request.host, &task).await;
+        let instances = answers.into_iter().flat_map(|answer| match answer {
+            Outcome::Instances(listed) => listed.instances,
+            _ => Vec::new(),
+        });
+        ListInstancesResponse {
+            instances: once_each(instances.collect()),
+            silent,
         }
-        listed.instances = once_each(listed.instances);
-        listed
     }
 
     /// Completes when a session must end although neither side wants it to, and says why.
@@ -232,26 +234,9 @@ impl Api {
     }
 }
 
-/// The key of an instance's document. `None` where the names cannot stand in one: they must not reach the keys of
-/// another tenant.
-fn document_key(tenant: &str, name: &str) -> Option<String> {
-    let named = DesiredKey {
-        kind: Kind::Instance,
-        tenant: tenant.to_owned(),
-        name: name.to_owned(),
-    };
-    let key = named.key();
-    (parse_desired_key(&key)? == named).then_some(key)
-}
-
 fn key_of(instance: Option<&InstanceRef>) -> Result<String, OperatorError> {
-    let key = instance.and_then(|instance| document_key(&instance.tenant, &instance.name));
-    key.ok_or_else(|| {
-        OperatorError::new(
-            Failure::Invalid,
-            "an instance is named by its tenant and its name, without slashes",
-        )
-    })
+    let instance = instance.cloned().unwrap_or_default();
+    Ok(document_key(Kind::Instance.singular(), &instance.tenant, &instance.name)?.key())
 }
 
 /// Hosts that share one Incus show the same instances: each is listed once, at the host that made it or, made by
@@ -323,6 +308,8 @@ fn the_one_host(listed: &ListInstancesResponse, wanted: &InstanceRef) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use proto::agent::v1::SilentHost;
+
     use super::*;
 
     fn instance(host: &str, name: &str, maker: &str, daemon: &str) -> Instance {
@@ -333,23 +320,6 @@ mod tests {
             maker: maker.to_owned(),
             daemon: daemon.to_owned(),
             ..Instance::default()
-        }
-    }
-
-    #[test]
-    fn names_cannot_reach_another_tenants_keys() {
-        assert_eq!(
-            document_key("shop", "web").as_deref(),
-            Some("/tenants/shop/desired/instances/web")
-        );
-        for (tenant, name) in [
-            ("shop", ""),
-            ("", "web"),
-            ("shop", "a/b"),
-            ("shop/desired/instances/x", "web"),
-            ("shop", "web/desired/instances/x"),
-        ] {
-            assert_eq!(document_key(tenant, name), None, "{tenant} {name}");
         }
     }
 

@@ -22,6 +22,7 @@ mod lock;
 mod maintenance;
 mod observe;
 mod passwords;
+mod plans;
 mod queue;
 mod status;
 mod tokens;

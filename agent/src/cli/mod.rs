@@ -4,8 +4,10 @@
 //! hosts' instances speak our own service beside it. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
 //! Only `snapshot restore` makes a data directory; none is ever changed.
 
+mod adopt;
 mod alarm;
 mod apply;
+mod atomic;
 mod auth;
 mod change;
 mod check;
@@ -26,11 +28,15 @@ mod get;
 mod instance;
 mod kv;
 mod lease;
+mod live;
 mod lock;
 mod make_mirror;
 mod member;
 mod options;
 mod password;
+mod plan;
+mod planfile;
+mod prune;
 mod range;
 mod role;
 mod session;
@@ -81,6 +87,12 @@ enum Command {
     Kv(kv::KvCommand),
     /// Store documents: what the hosts shall make true
     Apply(apply::ApplyArgs),
+    /// Show what documents would change, and where
+    Plan(plan::PlanArgs),
+    /// Show where hosts differ from their documents
+    Diff(plan::DiffArgs),
+    /// Put what was made by hand under a document
+    Adopt(adopt::AdoptArgs),
     /// Show the documents the cluster holds
     Get(get::GetArgs),
     /// Show what the hosts have made of the documents
@@ -222,6 +234,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match command {
         Command::Kv(command) => command.run(&session).await,
         Command::Apply(args) => args.run(&session).await,
+        Command::Plan(args) => args.run(&session).await,
+        Command::Diff(args) => args.run(&session).await,
+        Command::Adopt(args) => args.run(&session).await,
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
@@ -292,6 +307,12 @@ mod tests {
             "kv compaction 3",
             "kv edit a",
             "apply -f a -f b --file -",
+            "apply -f a --prune --yes",
+            "apply a.plan",
+            "plan -f a -o a.plan --prune",
+            "diff --host ovh",
+            "adopt instance web --host ovh --tenant shop",
+            "get instance web --live",
             "get",
             "get instances",
             "get instance web --tenant shop -w json",

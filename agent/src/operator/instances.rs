@@ -259,7 +259,9 @@ pub(crate) fn patience(task: &proto::peer::host_task::Task) -> Duration {
     use proto::peer::host_task::Task;
     match task {
         Task::ListInstances(_) => super::LIST_LIMIT,
-        Task::ListSnapshots(_) => Duration::from_secs(30),
+        Task::ListSnapshots(_) | Task::Plan(_) | Task::ReadLive(_) | Task::Claim(_) => {
+            Duration::from_secs(30)
+        }
         Task::SwitchInstance(request) => {
             Duration::from_secs(330 + u64::from(request.timeout_seconds.min(STOP_LIMIT_SECONDS)))
         }

@@ -1,4 +1,5 @@
-//! What a person asks of this host at once: its instances as they are, switching them, snapshots, sessions in them.
+//! What a person asks of this host at once: its instances as they are, switching them, snapshots, sessions in them,
+//! and what documents would change here.
 //!
 //! [`Operator`] does it with the local Incus. Who may ask is decided before, by the member that was asked; which host
 //! is meant, too. It must not write documents, and it must not undo what they say for longer than the reconciler
@@ -7,8 +8,10 @@
 mod address;
 mod error;
 mod instances;
+mod planner;
 mod session;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::peer::host_outcome::Outcome;
@@ -19,6 +22,8 @@ use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
 pub(crate) use instances::patience;
+pub use planner::Planner;
+pub(crate) use planner::key as document_key;
 pub use session::{Answers, Requests, SESSION_QUEUE};
 
 /// Sessions at once on one host.
@@ -33,16 +38,24 @@ pub struct Operator {
     /// As ownership is written on objects.
     cluster: String,
     incus: Option<Incus>,
+    /// `None` where nothing is reconciled.
+    planner: Option<Arc<dyn Planner>>,
     sessions: Semaphore,
 }
 
 impl Operator {
     #[must_use]
-    pub fn new(host: &str, cluster_id: u64, incus: Option<Incus>) -> Operator {
+    pub fn new(
+        host: &str,
+        cluster_id: u64,
+        incus: Option<Incus>,
+        planner: Option<Arc<dyn Planner>>,
+    ) -> Operator {
         Operator {
             host: host.to_owned(),
             cluster: format!("{cluster_id:x}"),
             incus,
+            planner,
             sessions: Semaphore::new(SESSIONS),
         }
     }
@@ -76,6 +89,9 @@ impl Operator {
             }
             Task::ListSnapshots(request) => self.snapshots(&request).await.map(Outcome::Snapshots),
             Task::RestoreSnapshot(request) => self.restore(&request).await.map(Outcome::Restored),
+            Task::Plan(request) => self.plan(&request).await.map(Outcome::Planned),
+            Task::ReadLive(request) => self.read_live(&request).await.map(Outcome::Live),
+            Task::Claim(request) => self.claim(&request).await.map(Outcome::Claimed),
         }
     }
 

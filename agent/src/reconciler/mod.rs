@@ -3,7 +3,8 @@
 //! Two tasks, which the server starts. [`Reconciler`] runs passes, one at a time: read the documents from the local
 //! applied state (`desired`, `stored`), look at Incus (`observe`), plan (`plan`, pure), hand the steps to one worker
 //! per object (`engine`, `execute`, `backoff`), write status where it changed (`status`). Passes are started by
-//! `trigger`. [`Alive`] keeps this host's key on its lease.
+//! `trigger`. [`Alive`] keeps this host's key on its lease. [`Preview`]
+//! plans for people, and carries nothing out.
 //!
 //! What it must not do:
 //! - delete or change what it did not make: `ownership` decides that from keys on the object alone;
@@ -21,6 +22,7 @@ mod execute;
 mod observe;
 mod ownership;
 mod plan;
+mod preview;
 mod status;
 mod step;
 mod stored;
@@ -28,6 +30,7 @@ mod task;
 mod trigger;
 
 pub use alive::{Alive, HostAlive};
+pub use preview::Preview;
 pub use task::Reconciler;
 
 /// Who this host is.

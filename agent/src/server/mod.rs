@@ -24,10 +24,10 @@ use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
-use crate::operator::Operator;
+use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Hosts};
-use crate::reconciler::{Alive, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Preview, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
@@ -99,7 +99,12 @@ pub async fn run(config: RunConfig) -> Result<()> {
     );
 
     let incus = connect_incus(&config)?;
-    let operator = Arc::new(Operator::new(node.name(), node.cluster_id(), incus.clone()));
+    let planner = incus.clone().map(|incus| {
+        let options = reconciler_options(&node, &config);
+        Arc::new(Preview::new(node.clone(), incus, &options)) as Arc<dyn Planner>
+    });
+    let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
+    let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator.clone());
     peer_gate.open(peer::server::routes(&node, &operator).into_axum_router());
     describer.set_node(&node);
@@ -318,6 +323,14 @@ fn connect_incus(config: &RunConfig) -> Result<Option<Incus>> {
         .transpose()
 }
 
+fn reconciler_options(node: &Node, config: &RunConfig) -> ReconcilerOptions {
+    ReconcilerOptions {
+        host: node.name().to_owned(),
+        provider: config.args.provider.clone(),
+        addresses: config.advertise_client_urls.clone(),
+    }
+}
+
 /// What acts on this host for the cluster.
 fn spawn_reconciler(
     node: &Node,
@@ -330,11 +343,7 @@ fn spawn_reconciler(
         tracing::info!("no Incus: a store only");
         return acting;
     };
-    let options = ReconcilerOptions {
-        host: node.name().to_owned(),
-        provider: config.args.provider.clone(),
-        addresses: config.advertise_client_urls.clone(),
-    };
+    let options = reconciler_options(node, config);
     acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting

@@ -4,8 +4,9 @@ use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
 use proto::agent::v1::{
-    AttachRequest, AttachResponse, AttachStart, CreateSnapshotRequest, CreateSnapshotResponse,
-    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
+    AttachRequest, AttachResponse, AttachStart, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
+    CreateSnapshotResponse, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse,
     RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use tokio::sync::mpsc;
@@ -79,6 +80,28 @@ impl Client {
         .await
     }
 
+    pub(crate) async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).plan(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn read_live(&self, request: ReadLiveRequest) -> Result<ReadLiveResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).read_live(request.clone()).await
+        })
+        .await
+    }
+
+    /// Harmless to repeat.
+    pub(crate) async fn claim(&self, request: ClaimRequest) -> Result<ClaimResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).claim(request.clone()).await
+        })
+        .await
+    }
+
     /// Opens a session: what it was opened to answers, or the first answer says why not.
     pub(crate) async fn attach(&self, start: AttachStart) -> Result<Attached, CliError> {
         let sender = Mutex::new(None);
@@ -102,5 +125,7 @@ impl Client {
 }
 
 fn hosts(link: Link) -> HostsClient<Link> {
-    HostsClient::new(link).max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+    HostsClient::new(link)
+        .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+        .max_encoding_message_size(MESSAGE_LIMIT_BYTES)
 }

@@ -15,6 +15,8 @@ use proto::agent::v1::InstanceRef;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 
+pub(super) use edit::written;
+
 use super::documents::{self, Selection, Stored};
 use super::error::CliError;
 use super::session::Session;
