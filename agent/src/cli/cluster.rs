@@ -18,8 +18,8 @@ use super::range::KeyRange;
 
 const CONCURRENCY: usize = 8;
 const HOSTS_PREFIX: &str = "/hosts/";
-/// A cluster has a handful of members: more keys than this are somebody else's.
-const HOSTS_LIMIT: i64 = 1_000;
+/// A cluster has a handful of members: more hosts than this are somebody else's.
+const HOSTS_LIMIT: usize = 100;
 
 /// Every member with its answer.
 #[derive(Debug)]
@@ -84,23 +84,45 @@ async fn ask(session: &Session, member: &pb::Member) -> Result<(pb::StatusRespon
 /// What hosts say of themselves. An etcd that is not ours, or one without a quorum, says nothing, and that is no
 /// failure: what is known is shown.
 async fn alive(session: &Session) -> BTreeMap<String, Alive> {
-    let range = KeyRange::prefix(HOSTS_PREFIX.as_bytes());
+    let mut hosts = BTreeMap::new();
+    let mut from = Some(HOSTS_PREFIX.to_owned());
+    for _ in 0..HOSTS_LIMIT {
+        let Some(start) = from.take() else { break };
+        let Some(host) = next_host(session, start).await else {
+            break;
+        };
+        let range = KeyRange::one(format!("{HOSTS_PREFIX}{host}/alive"));
+        if let Some(kv) = first(session, range).await
+            && let Ok(alive) = serde_json::from_slice(&kv.value)
+        {
+            hosts.insert(host.clone(), alive);
+        }
+        // A host's inventory may be large: the next one is looked for behind all of it.
+        from = Some(format!("{HOSTS_PREFIX}{host}0"));
+    }
+    hosts
+}
+
+/// The host of the first key from `start` on.
+async fn next_host(session: &Session, start: String) -> Option<String> {
+    let range = KeyRange {
+        key: start.into(),
+        range_end: KeyRange::prefix(HOSTS_PREFIX.as_bytes()).range_end,
+    };
+    let kv = first(session, range).await?;
+    let rest = std::str::from_utf8(&kv.key).ok()?.strip_prefix(HOSTS_PREFIX)?;
+    Some(rest.split('/').next()?.to_owned())
+}
+
+async fn first(session: &Session, range: KeyRange) -> Option<proto::mvccpb::KeyValue> {
     let request = pb::RangeRequest {
         key: range.key,
         range_end: range.range_end,
-        limit: HOSTS_LIMIT,
+        limit: 1,
         serializable: true,
         ..Default::default()
     };
-    let Ok(response) = session.client.range(request).await else {
-        return BTreeMap::new();
-    };
-    let entry = |kv: &proto::mvccpb::KeyValue| {
-        let key = std::str::from_utf8(&kv.key).ok()?;
-        let host = key.strip_prefix(HOSTS_PREFIX)?.strip_suffix("/alive")?;
-        Some((host.to_owned(), serde_json::from_slice(&kv.value).ok()?))
-    };
-    response.kvs.iter().filter_map(entry).collect()
+    session.client.range(request).await.ok()?.kvs.into_iter().next()
 }
 
 /// The hosts that say they are alive.

@@ -26,6 +26,7 @@ mod error;
 mod format;
 mod get;
 mod instance;
+mod inventory;
 mod kv;
 mod lease;
 mod live;
@@ -106,6 +107,9 @@ enum Command {
     Tunnel(tunnel::TunnelArgs),
     /// Log in to an instance by SSH, wherever it is
     Ssh(ssh::SshArgs),
+    /// What the hosts have, ours or not
+    #[command(subcommand)]
+    Inventory(inventory::InventoryCommand),
     /// Who belongs to the cluster
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -243,6 +247,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Instance(command) => command.run(&session).await,
         Command::Tunnel(args) => args.run(&session).await,
         Command::Ssh(args) => args.run(&session).await,
+        Command::Inventory(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
         Command::Alarm(command) => command.run(&session).await,
@@ -336,6 +341,10 @@ mod tests {
             "tunnel web 0:5432 --host ovh",
             "ssh web",
             "ssh web --login root -- -v uptime",
+            "inventory query",
+            "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
+            "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",
+            "inventory warnings --host ovh",
             "member list -w simple",
             "member add ovh --peer-urls=http://a:1,http://b:1 --learner",
             "member promote ovh",

@@ -9,6 +9,7 @@
 mod canonical;
 mod error;
 mod fields;
+mod inventory;
 mod keys;
 mod kind;
 mod lifecycle;
@@ -22,6 +23,9 @@ mod yaml;
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, parse, parse_at};
+pub use inventory::{
+    INVENTORY_FIELDS, InventoryKey, InventoryKind, NO_PROJECT, inventory_prefix, parse_inventory_key,
+};
 pub use keys::{
     DesiredKey, desired_prefixes, key, parse_desired_key, parse_status_key, status_key, status_prefix,
     status_prefixes,
@@ -31,6 +35,7 @@ pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
 pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};
+pub(crate) use suggest::did_you_mean;
 
 /// Incus' own project, and the tenant of a document that names none.
 pub const DEFAULT_TENANT: &str = "default";

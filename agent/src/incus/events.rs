@@ -1,23 +1,14 @@
-//! Incus' lifecycle events, over a websocket on the unix socket.
+//! Incus' lifecycle events, of the objects that documents speak of.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::Stream;
 use serde_json::Value;
-use tokio::net::UnixStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use super::lifecycle::Lifecycle;
 use super::{IncusError, Kind, path};
-
-const URL: &str = "ws://incus/1.0/events?type=lifecycle&all-projects=true";
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
 /// Something happened to an object. Of kinds this client does not handle nothing is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,41 +22,16 @@ pub struct Event {
 }
 
 /// Events as they come. Ends when the daemon stops; after an error it has ended.
+#[derive(Debug)]
 pub struct EventStream {
-    socket: PathBuf,
     /// `None` once it has ended.
-    websocket: Option<WebSocketStream<UnixStream>>,
-}
-
-impl fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream")
-            .field("socket", &self.socket)
-            .finish_non_exhaustive()
-    }
+    lifecycle: Option<Lifecycle>,
 }
 
 impl EventStream {
     pub(super) async fn connect(socket: &Path) -> Result<Self, IncusError> {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_LIMIT_BYTES))
-            .max_frame_size(Some(MESSAGE_LIMIT_BYTES));
-        let handshake = async {
-            let stream = UnixStream::connect(socket)
-                .await
-                .map_err(|error| unreachable(socket, error))?;
-            tokio_tungstenite::client_async_with_config(URL, stream, Some(config))
-                .await
-                .map_err(|error| unreachable(socket, error))
-        };
-        let (websocket, _) = tokio::time::timeout(CONNECT_LIMIT, handshake)
-            .await
-            .map_err(|_| IncusError::Timeout {
-                limit_seconds: CONNECT_LIMIT.as_secs(),
-            })??;
         Ok(Self {
-            socket: socket.to_owned(),
-            websocket: Some(websocket),
+            lifecycle: Some(Lifecycle::connect(socket).await?),
         })
     }
 }
@@ -74,34 +40,22 @@ impl Stream for EventStream {
     type Item = Result<Event, IncusError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
         loop {
-            let Some(websocket) = &mut this.websocket else {
+            let Some(lifecycle) = &mut self.lifecycle else {
                 return Poll::Ready(None);
             };
-            let item = match ready!(Pin::new(websocket).poll_next(cx)) {
-                Some(Ok(Message::Text(text))) => match parse(text.as_bytes()) {
+            let item = match ready!(Pin::new(lifecycle).poll_next(cx)) {
+                Some(Ok(text)) => match parse(text.as_bytes()) {
                     Ok(None) => continue,
                     Ok(Some(event)) => return Poll::Ready(Some(Ok(event))),
                     Err(error) => Some(Err(error)),
                 },
-                // Pings are answered by the websocket itself.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_))) => {
-                    continue;
-                }
-                Some(Ok(Message::Close(_))) | None => None,
-                Some(Err(error)) => Some(Err(unreachable(&this.socket, error))),
+                Some(Err(error)) => Some(Err(error)),
+                None => None,
             };
-            this.websocket = None;
+            self.lifecycle = None;
             return Poll::Ready(item);
         }
-    }
-}
-
-fn unreachable(socket: &Path, error: impl std::error::Error + Send + Sync + 'static) -> IncusError {
-    IncusError::Unreachable {
-        socket: socket.to_owned(),
-        source: error.into(),
     }
 }
 

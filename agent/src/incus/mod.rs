@@ -13,6 +13,8 @@ mod client;
 mod error;
 mod events;
 mod instance;
+mod lifecycle;
+mod listing;
 mod object;
 mod operation;
 mod path;
@@ -23,6 +25,7 @@ mod transport;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
+pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};
 pub use session::{Command, Incoming, Outgoing, Session, Size, Stream};
 

@@ -37,6 +37,14 @@ pub(super) fn snapshot(project: &str, name: &str, snapshot: &str) -> Result<Stri
     below_instance(project, name, &format!("snapshots/{}", segment(snapshot)?))
 }
 
+/// The path of all custom volumes of a storage pool, with what each of them is.
+pub(super) fn custom_volumes(pool: &str) -> Result<String, IncusError> {
+    Ok(format!(
+        "/1.0/storage-pools/{}/volumes/custom?recursion=1&all-projects=true",
+        segment(pool)?
+    ))
+}
+
 /// The path of an image alias. Aliases hold slashes by custom (`debian/12`), which are encoded.
 pub(super) fn image_alias(project: &str, alias: &str) -> Result<String, IncusError> {
     let parts_ok = alias.split('/').all(is_plain);
@@ -136,6 +144,10 @@ mod tests {
         check(
             below_instance("t1", "web", "exec"),
             "/1.0/instances/web/exec?project=t1",
+        );
+        check(
+            custom_volumes("fast"),
+            "/1.0/storage-pools/fast/volumes/custom?recursion=1&all-projects=true",
         );
         check(
             image_alias("default", "debian/12"),

@@ -1,10 +1,10 @@
 //! The reconciler: keeps this host's Incus as the documents say, and says what it sees.
 //!
-//! Two tasks, which the server starts. [`Reconciler`] runs passes, one at a time: read the documents from the local
+//! Three tasks, which the server starts. [`Reconciler`] runs passes, one at a time: read the documents from the local
 //! applied state (`desired`, `stored`), look at Incus (`observe`), plan (`plan`, pure), hand the steps to one worker
 //! per object (`engine`, `execute`, `backoff`), write status where it changed (`status`). Passes are started by
-//! `trigger`. [`Alive`] keeps this host's key on its lease. [`Preview`]
-//! plans for people, and carries nothing out.
+//! `trigger`. [`Alive`] keeps this host's key on its lease, [`Inventory`] says what its Incus
+//! has. [`Preview`] plans for people, and carries nothing out.
 //!
 //! What it must not do:
 //! - delete or change what it did not make: `ownership` decides that from keys on the object alone;
@@ -19,6 +19,7 @@ mod backoff;
 mod desired;
 mod engine;
 mod execute;
+mod inventory;
 mod observe;
 mod ownership;
 mod plan;
@@ -30,6 +31,7 @@ mod task;
 mod trigger;
 
 pub use alive::{Alive, HostAlive};
+pub use inventory::Inventory;
 pub use preview::Preview;
 pub use task::Reconciler;
 

@@ -62,7 +62,8 @@ pub(crate) fn read(store: &Store, parser: &mut Parser, host: &str) -> Result<(De
     Ok((desired, stored))
 }
 
-fn read_prefix(store: &Store, prefix: &str, revision: i64) -> Result<Vec<KeyValue>, ReadError> {
+/// Everything under a prefix, at one revision of the applied state.
+pub(crate) fn read_prefix(store: &Store, prefix: &str, revision: i64) -> Result<Vec<KeyValue>, ReadError> {
     let mut pairs: Vec<KeyValue> = Vec::new();
     let range_end = prefix_end(prefix);
     let mut key = Bytes::copy_from_slice(prefix.as_bytes());

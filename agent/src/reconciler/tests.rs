@@ -507,3 +507,76 @@ async fn a_host_says_that_it_is_alive_and_takes_that_back() {
     host.until_key("/hosts/ovh/alive", |value| value.is_none().then_some(()))
         .await;
 }
+
+/// What is made by hand appears in the inventory, what changes is written, what is gone is deleted; and where nothing
+/// changes nothing is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inventory_is_what_incus_has() {
+    let host = Host::start().await;
+    let shutdown = Shutdown::new();
+    let inventory = Inventory::new(host.node.clone(), host.incus.clone(), &Host::options());
+    let task = tokio::spawn(inventory.run(shutdown.clone()));
+    let key = "/hosts/ovh/inventory/instances/default/byhand";
+    let field = |field: &'static str, wanted: Value| {
+        move |value: Option<Bytes>| {
+            let value: Value = serde_json::from_slice(&value?).unwrap();
+            (value[field] == wanted).then_some(value)
+        }
+    };
+
+    let by_hand = json!({"name": "byhand", "source": {"type": "image", "alias": "busybox"}});
+    host.incus
+        .create(Kind::Instance, "default", &by_hand)
+        .await
+        .unwrap();
+    let value = host.until_key(key, field("status", json!("Stopped"))).await;
+    assert_eq!(
+        (&value["managed"], &value["host"]),
+        (&json!(false), &json!("ovh"))
+    );
+    host.incus
+        .set_state("default", "byhand", StateAction::Start, false, 5)
+        .await
+        .unwrap();
+    host.until_key(key, field("status", json!("Running"))).await;
+
+    let revision = host.put(&web("")).await;
+    host.until(WEB, Phase::Ready, revision).await;
+    let ours = "/hosts/ovh/inventory/instances/default/web";
+    let value = host.until_key(ours, field("managed", json!(true))).await;
+    assert_eq!(value["document"], json!(WEB));
+    host.until_key(
+        "/hosts/ovh/inventory/projects/-/default",
+        field("kind", json!("project")),
+    )
+    .await;
+
+    // Incus' own bookkeeping: looked at, and not written.
+    let written = host.get(key);
+    let live = host
+        .incus
+        .get(Kind::Instance, "default", "byhand")
+        .await
+        .unwrap()
+        .unwrap();
+    let note = json!({"config": {"user.note": "nobody's business"}});
+    host.incus
+        .patch(Kind::Instance, "default", "byhand", &note, &live.etag)
+        .await
+        .unwrap();
+    host.incus
+        .set_state("default", "byhand", StateAction::Stop, true, 5)
+        .await
+        .unwrap();
+    host.until_key(key, field("status", json!("Stopped"))).await;
+    assert!(!String::from_utf8_lossy(&written.unwrap()).contains("note"));
+
+    host.incus
+        .delete(Kind::Instance, "default", "byhand")
+        .await
+        .unwrap();
+    host.until_key(key, |value| value.is_none().then_some(())).await;
+    shutdown.cancel();
+    timeout(DEADLINE, task).await.unwrap().unwrap();
+    assert!(host.get(ours).is_some(), "a stopped agent's inventory stays");
+}

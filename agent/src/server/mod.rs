@@ -27,7 +27,7 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Hosts};
-use crate::reconciler::{Alive, Preview, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Inventory, Preview, Reconciler, ReconcilerOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
@@ -345,6 +345,7 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
+    acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting
 }

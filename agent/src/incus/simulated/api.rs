@@ -61,6 +61,8 @@ pub(super) fn router(daemon: Daemon) -> Router {
             put(put_state).get(snapshots::read_state),
         )
         .merge(snapshots::router())
+        .route("/1.0/images", get(nothing))
+        .route("/1.0/warnings", get(nothing))
         .route("/1.0/{kinds}", get(list).post(create))
         .route(
             "/1.0/{kinds}/{name}",
@@ -119,6 +121,11 @@ async fn image_alias(Path(alias): Path<String>) -> Response {
     } else {
         error(404, "Image alias not found")
     }
+}
+
+/// There are no image files, whatever instances are made from, and nothing to warn of.
+async fn nothing() -> Response {
+    sync(&json!([]), None)
 }
 
 async fn list(
