@@ -29,7 +29,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(ours, check_ours: help, refusals, keys, documents, instances, members, leases, users, maintenance, checks);
+scripts!(ours, check_ours: help, refusals, keys, documents, applications, instances, members, leases, users, maintenance, checks);
 scripts!(as_etcdctl, check_as_etcdctl: kv, watch, lease, concurrency, auth, cluster, maintenance);
 
 /// A script of our own. It is always held with the same member, so that names in answers are the same.
@@ -70,6 +70,19 @@ fn write_documents(cluster: &Cluster) {
     );
     write("wrong.yaml", &instance.replace("instance", "instanse"));
     write("value", "from a file\n");
+    let template = include_str!("../../examples/template.yaml");
+    write("template.yaml", template);
+    write("wrong-template.yaml", &template.replace("@MEMORY@", "@MEMROY@"));
+    write(
+        "tenant.yaml",
+        "kind: tenant\nname: shop\nspec: {limits: {instances: 5}}\n",
+    );
+    let nested = "\n  source: {type: none}\n  config: {security.nesting: true}\n";
+    let tenants = instance.replace("name: web", "name: nested\ntenant: shop");
+    write(
+        "tenants-instance.yaml",
+        &format!("{}{nested}", tenants.trim_end()),
+    );
 }
 
 /// A script of etcdctl's, held by `agentctl`.

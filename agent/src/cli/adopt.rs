@@ -163,6 +163,8 @@ fn imported(key: &DesiredKey, host: &str, live: &Value) -> Result<Document, docu
     for field in [
         "type",
         "driver",
+        "pool",
+        "content_type",
         "description",
         "profiles",
         "config",

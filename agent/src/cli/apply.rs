@@ -18,6 +18,7 @@ use super::error::CliError;
 use super::format::{self, Format};
 use super::planfile::{PlanFile, Planned};
 use super::prune;
+use super::tenancy;
 use crate::document::{self, DesiredKey};
 
 /// Somebody else may change a document between our reading and our writing; twice in a row is a quarrel.
@@ -52,6 +53,7 @@ impl ApplyArgs {
             return apply_plan(session, &PlanFile::read(file)?).await;
         }
         let sources = self.files.load()?;
+        tenancy::check(&session.client, &sources).await?;
         let keys: Vec<DesiredKey> = sources
             .iter()
             .map(|source| source.document.desired_key())
@@ -205,7 +207,7 @@ pub(super) async fn read(
 }
 
 /// Puts what changes, if nothing of it has been touched since it was read.
-fn steps(sources: &[Source], before: &[Option<Stored>], changes: &[Change]) -> Vec<Step> {
+pub(super) fn steps(sources: &[Source], before: &[Option<Stored>], changes: &[Change]) -> Vec<Step> {
     let changed = sources.iter().zip(before).zip(changes);
     changed
         .filter(|(_, change)| change.action != Action::Unchanged)

@@ -98,6 +98,8 @@ fn create_words(document: &Document) -> String {
 }
 
 pub(super) fn hosts(document: Option<&Document>) -> String {
+    // A template is on no host: nothing is made of it by itself.
+    let document = document.filter(|document| document.kind != Kind::Template);
     match document.map(|document| document.hosts.as_slice()) {
         None => "-".to_owned(),
         Some([]) => "every host".to_owned(),

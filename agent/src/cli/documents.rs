@@ -33,6 +33,14 @@ pub(super) struct Source {
     pub(super) document: Document,
 }
 
+impl Source {
+    /// A line of the document, as a place in the file.
+    pub(super) fn place_of_line(&self, line: u64) -> String {
+        let (name, first) = self.place.rsplit_once(':').unwrap_or((&self.place, "1"));
+        format!("{name}:{}", first.parse().unwrap_or(1) + line.max(1) - 1)
+    }
+}
+
 /// A document as the cluster holds it.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
@@ -48,12 +56,8 @@ pub(super) fn load(files: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let mut sources: Vec<Source> = Vec::new();
     let mut mistakes = Vec::new();
     for file in expand(files)? {
-        let name = if file == Path::new("-") {
-            "standard input".to_owned()
-        } else {
-            file.display().to_string()
-        };
-        for source in check_text(&name, &read_text(&file, &name)?) {
+        let (name, text) = read_file(&file)?;
+        for source in check_text(&name, &text) {
             match source {
                 Err(mistake) => mistakes.push(mistake),
                 Ok(source) => match sources
@@ -133,6 +137,26 @@ fn expand(files: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     Ok(expanded)
 }
 
+/// Files and directories as texts, each with the name it goes by.
+pub(super) fn read_files(files: &[PathBuf]) -> Result<Vec<(String, String)>, CliError> {
+    expand(files)?.iter().map(|file| read_file(file)).collect()
+}
+
+/// A file, or standard input, as text, with the name it goes by.
+pub(super) fn read_file(file: &Path) -> Result<(String, String), CliError> {
+    let name = display_name(file);
+    let text = read_text(file, &name)?;
+    Ok((name, text))
+}
+
+fn display_name(file: &Path) -> String {
+    if file == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    }
+}
+
 fn read_text(file: &Path, name: &str) -> Result<String, CliError> {
     let failed = |error: io::Error| CliError::io(name, &error);
     let source: Box<dyn Read> = if file == Path::new("-") {
@@ -185,6 +209,15 @@ pub(super) struct Selection {
 }
 
 impl Selection {
+    /// The prefixes that what is meant lives under. Who may read only one tenant's keys is not refused for the rest.
+    pub(super) fn prefixes(&self) -> Vec<String> {
+        match (self.kind, &self.tenant) {
+            (Some(kind), _) if !kind.has_tenant() => vec!["/cluster/".to_owned()],
+            (_, Some(tenant)) => vec![format!("/tenants/{tenant}/")],
+            _ => vec!["/cluster/".to_owned(), "/tenants/".to_owned()],
+        }
+    }
+
     pub(super) fn matches(&self, key: &DesiredKey) -> bool {
         let tenant_matches = match &self.tenant {
             Some(tenant) => !key.kind.has_tenant() || *tenant == key.tenant,

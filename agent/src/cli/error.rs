@@ -212,6 +212,10 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
             "`agentctl instance list` shows what there is; another tenant's is named with --tenant",
         ),
         (
+            "this Incus is simulated",
+            "`agent dev --incus-socket PATH` uses a real one",
+        ),
+        (
             "there is no host",
             "a host is named as `agentctl member list` names it",
         ),

@@ -29,7 +29,7 @@ pub(super) struct GetArgs {
 /// Which documents a command is about; all, if nothing is said.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WhichArgs {
-    /// Only this kind: project, profile, instance
+    /// Only this kind, as instance or instances
     #[arg(value_parser = parse_kind)]
     kind: Option<Kind>,
     /// Only this one
@@ -52,7 +52,9 @@ impl WhichArgs {
 impl GetArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let selection = self.which.selection();
-        let listing = documents::list(&session.client, &document::desired_prefixes()).await?;
+        let prefixes = selection.prefixes();
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        let listing = documents::list(&session.client, &prefixes).await?;
         let stored = documents::stored(&listing.kvs, &selection);
         if let (Some(_), [one]) = (&selection.name, stored.as_slice()) {
             if self.live {

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod alarm;
+mod application;
 mod apply;
 mod atomic;
 mod auth;
@@ -44,6 +45,7 @@ mod session;
 mod snapshot;
 mod ssh;
 mod status;
+mod tenancy;
 mod tunnel;
 mod user;
 
@@ -107,6 +109,12 @@ enum Command {
     Tunnel(tunnel::TunnelArgs),
     /// Log in to an instance by SSH, wherever it is
     Ssh(ssh::SshArgs),
+    /// Templates of documents
+    #[command(subcommand)]
+    Template(application::TemplateCommand),
+    /// The cluster as a whole: applications on its hosts
+    #[command(subcommand)]
+    Cluster(application::ClusterCommand),
     /// What the hosts have, ours or not
     #[command(subcommand)]
     Inventory(inventory::InventoryCommand),
@@ -247,6 +255,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Instance(command) => command.run(&session).await,
         Command::Tunnel(args) => args.run(&session).await,
         Command::Ssh(args) => args.run(&session).await,
+        Command::Template(command) => command.run(&session).await,
+        Command::Cluster(command) => command.run(&session).await,
         Command::Inventory(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Endpoint(command) => command.run(&session).await,
@@ -341,6 +351,12 @@ mod tests {
             "tunnel web 0:5432 --host ovh",
             "ssh web",
             "ssh web --login root -- -v uptime",
+            "template list",
+            "template show web -w json",
+            "template render web --variables v --set A=b --set B=c --hosts ovh,ionos",
+            "cluster apply --services s --application a --hosts ovh,ionos --name shop --dry-run",
+            "cluster apply --template web --variables v --prune",
+            "cluster apply --template web --no-prune",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",

@@ -23,8 +23,8 @@ use super::get::{WhichArgs, not_there, tenant_cell};
 use super::range::KeyRange;
 use crate::document::{self, DesiredKey, Phase, Status};
 
-/// Documents and their status live under these.
-const PREFIXES: [&str; 2] = ["/cluster/", "/tenants/"];
+/// Documents and their status live under as many prefixes at most.
+const PREFIXES_MAX: usize = 2;
 /// A watch that is lost is opened again after this, while there is time.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -85,7 +85,7 @@ impl StatusArgs {
                 Some(_) if outcome == Outcome::Done => return show(session, &selection, &rows),
                 Some(deadline) if outcome == Outcome::Underway && Instant::now() < deadline => {
                     progress(&rows);
-                    changed(session, revision, deadline).await;
+                    changed(session, &selection, revision, deadline).await;
                 }
                 Some(_) => {
                     show(session, &selection, &rows)?;
@@ -97,7 +97,9 @@ impl StatusArgs {
 }
 
 async fn read(session: &Session, selection: &Selection) -> Result<(Vec<Row>, i64), CliError> {
-    let listing = documents::list(&session.client, &PREFIXES).await?;
+    let prefixes = selection.prefixes();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let listing = documents::list(&session.client, &prefixes).await?;
     let hosts = cluster::hosts_alive(session).await;
     Ok((
         rows(&listing.kvs, selection, &hosts, SystemTime::now()),
@@ -243,8 +245,9 @@ fn progress(rows: &[Row]) {
 }
 
 /// Returns when something changed after `revision`, or the time is up, or nobody can tell.
-async fn changed(session: &Session, revision: i64, deadline: Instant) {
-    let watch = async |prefix: &str| {
+async fn changed(session: &Session, selection: &Selection, revision: i64, deadline: Instant) {
+    let prefixes = selection.prefixes();
+    let watch = async |prefix: String| {
         let range = KeyRange::prefix(prefix.as_bytes());
         let request = pb::WatchCreateRequest {
             key: range.key,
@@ -262,7 +265,7 @@ async fn changed(session: &Session, revision: i64, deadline: Instant) {
         }
         false
     };
-    let mut watches = stream::iter(PREFIXES).map(watch).buffer_unordered(PREFIXES.len());
+    let mut watches = stream::iter(prefixes).map(watch).buffer_unordered(PREFIXES_MAX);
     let seen = timeout_at(deadline, watches.next()).await;
     if !matches!(seen, Ok(Some(true))) {
         session.client.prefer_next();

@@ -163,11 +163,7 @@ async fn carry(attached: Attached, stream: TcpStream) -> Result<(), CliError> {
     let out = async {
         while let Some(answer) = answers.message().await? {
             match answer.response {
-                Some(Response::Output(bytes)) => {
-                    if writer.write_all(&bytes).await.is_err() {
-                        return Ok(());
-                    }
-                }
+                Some(Response::Output(bytes)) if writer.write_all(&bytes).await.is_err() => return Ok(()),
                 Some(Response::ExitCode(_)) => return Ok(()),
                 _ => {}
             }

@@ -27,6 +27,12 @@ pub fn canonical_text(document: &Document) -> String {
     if document.kind == super::Kind::Instance {
         fields.insert("running".into(), json!(document.running));
     }
+    if let Some(origin) = &document.origin {
+        fields.insert("origin".into(), json!(origin));
+    }
+    if !document.per_host.is_empty() {
+        fields.insert("perHost".into(), Value::Object(document.per_host.clone()));
+    }
     fields.insert("spec".into(), Value::Object(document.spec.clone()));
     sorted(&Value::Object(fields)).to_string()
 }

@@ -38,6 +38,15 @@ impl DocumentError {
         }
     }
 
+    /// The same fault, where what it calls `spec` stands at `path` of a larger document.
+    #[must_use]
+    pub(super) fn within(mut self, path: &str) -> Self {
+        if let Some(rest) = self.path.strip_prefix("spec") {
+            self.path = format!("{path}{rest}");
+        }
+        self
+    }
+
     /// The same fault in a file in which the document begins at `first_line`.
     #[must_use]
     pub fn in_file(mut self, first_line: usize) -> Self {

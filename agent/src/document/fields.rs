@@ -8,7 +8,9 @@ use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Content, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, spec};
+use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec, tenant};
+
+pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
 
 /// A document that follows every rule that its text alone can break.
 #[derive(Clone, Debug)]
@@ -22,8 +24,15 @@ pub struct Document {
     /// For an instance: whether it should run. True for other kinds.
     pub running: bool,
     pub lifecycle: Lifecycle,
+    /// The application that the document came out of, by whose name it is pruned.
+    pub origin: Option<String>,
     /// Incus' own fields. Config and device values are strings, verbatim.
     pub spec: Map<String, Value>,
+    /// What a document of kind incus brings beside the server's own config: documents of their own kinds.
+    pub parts: Vec<Document>,
+    /// The `perHost` field as written, and the document as it is on each host that it names.
+    pub(super) per_host: Map<String, Value>,
+    overlaid: BTreeMap<String, Document>,
     lines: BTreeMap<String, u64>,
 }
 
@@ -31,6 +40,12 @@ impl Document {
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|named| named == host)
+    }
+
+    /// The document as it is on a host: with what `perHost` says of it.
+    #[must_use]
+    pub fn on_host(&self, host: &str) -> &Document {
+        self.overlaid.get(host).unwrap_or(self)
     }
 
     /// The line of a field, by its path (`spec.profiles[0]`), or of the nearest one around it.
@@ -70,7 +85,11 @@ impl Document {
             hosts: vec![host.to_owned()],
             running,
             lifecycle,
+            origin: None,
             spec,
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
             lines: BTreeMap::new(),
         }
     }
@@ -135,7 +154,7 @@ pub fn hosts_named(text: &str) -> Option<Vec<String>> {
     (!hosts.is_empty()).then_some(hosts)
 }
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 11] = [
     "kind",
     "name",
     "tenant",
@@ -144,7 +163,9 @@ const FIELDS: [&str; 9] = [
     "placement",
     "running",
     "lifecycle",
+    "origin",
     "spec",
+    "perHost",
 ];
 
 /// Walks the tree, remembers every line, and stops at the first fault.
@@ -164,6 +185,10 @@ impl Reader {
         if kind == Kind::Instance {
             one_host(root, &hosts)?;
         }
+        if kind == Kind::Template && !hosts.is_empty() {
+            let message = "a template is on no host: hosts are named where it is used";
+            return Err(DocumentError::new(root.line, root.column, "hosts", message));
+        }
         let running = match find(entries, "running") {
             Some(entry) if kind != Kind::Instance => {
                 return Err(fault(entry, "running", format!("a {kind} does not run")));
@@ -172,23 +197,41 @@ impl Reader {
             None => true,
         };
         let lifecycle = match find(entries, "lifecycle") {
-            Some(entry) => self.lifecycle(entry)?,
-            None => Lifecycle::default(),
+            Some(entry) => self.lifecycle(entry, kind)?,
+            None => kind.lifecycle(),
         };
-        let spec = match find(entries, "spec") {
-            Some(entry) => spec::read(self, kind, &entry.value)?,
-            None => return Err(missing(root, "spec", "what Incus is to be told")),
+        let origin = origin(entries)?;
+        let Some(spec) = find(entries, "spec") else {
+            return Err(missing(root, "spec", "what Incus is to be told"));
         };
-        Ok(Document {
+        let mut document = Document {
             kind,
             name,
             tenant,
             hosts,
             running,
             lifecycle,
-            spec,
+            origin,
+            spec: Map::new(),
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
             lines: std::mem::take(&mut self.lines),
-        })
+        };
+        let overlays = match find(entries, "perHost") {
+            Some(entry) => overlays(entry, &document)?,
+            None => &[],
+        };
+        for overlay in overlays {
+            let mut overlaid = document.clone();
+            overlaid.read_spec(&overlay::merge(&spec.value, &overlay.value))?;
+            document
+                .per_host
+                .insert(overlay.name.clone(), overlay::value(&overlay.value));
+            document.overlaid.insert(overlay.name.clone(), overlaid);
+        }
+        document.read_spec(&spec.value)?;
+        Ok(document)
     }
 
     fn kind(root: &Node) -> Result<Kind, DocumentError> {
@@ -219,12 +262,7 @@ impl Reader {
             return Err(missing(root, "name", &format!("the {kind}'s name in Incus")));
         };
         let name = word(&entry.value, "name")?;
-        let wrong = match kind {
-            Kind::Instance => name::instance_fault(name),
-            Kind::Project => name::project_fault(name),
-            Kind::Profile => name::plain_fault(name),
-        };
-        match wrong {
+        match name::fault(kind, name) {
             Some(wrong) => Err(fault(entry, "name", wrong)),
             None => Ok(name.to_owned()),
         }
@@ -313,7 +351,7 @@ impl Reader {
         }
     }
 
-    fn lifecycle(&mut self, entry: &Entry) -> Result<Lifecycle, DocumentError> {
+    fn lifecycle(&mut self, entry: &Entry, kind: Kind) -> Result<Lifecycle, DocumentError> {
         let entries = map(&entry.value, "lifecycle")?;
         self.known(
             entries,
@@ -321,7 +359,7 @@ impl Reader {
             &["protect", "deletion", "update", "managed"],
             "no such field",
         )?;
-        let mut lifecycle = Lifecycle::default();
+        let mut lifecycle = kind.lifecycle();
         if let Some(protect) = find(entries, "protect") {
             lifecycle.protect = boolean(&protect.value, "lifecycle.protect")?;
         }
@@ -370,6 +408,104 @@ impl Reader {
     pub(super) fn remember(&mut self, path: &str, line: u64) {
         self.lines.insert(path.to_owned(), line);
     }
+}
+
+fn origin(entries: &[Entry]) -> Result<Option<String>, DocumentError> {
+    let Some(entry) = find(entries, "origin") else {
+        return Ok(None);
+    };
+    let origin = word(&entry.value, "origin")?;
+    match name::plain_fault(origin) {
+        Some(wrong) => Err(fault(entry, "origin", wrong)),
+        None => Ok(Some(origin.to_owned())),
+    }
+}
+
+/// Why `name` cannot be the name of an application; `None` when it can.
+#[must_use]
+pub fn origin_fault(name: &str) -> Option<&'static str> {
+    name::plain_fault(name)
+}
+
+impl Document {
+    /// Reads a spec into the document: the fields, their lines, and what comes with a server.
+    fn read_spec(&mut self, node: &Node) -> Result<(), DocumentError> {
+        let mut reader = Reader {
+            lines: std::mem::take(&mut self.lines),
+        };
+        self.spec = spec::read(&mut reader, self.kind, node)?;
+        self.lines = reader.lines;
+        match self.kind {
+            Kind::Incus => self.parts = parts::read(self, node)?,
+            Kind::Tenant => self.parts = vec![self.made(Kind::Project, tenant::project(self))],
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A document that follows from this one: of its name, on the same hosts, and as protected.
+    fn made(&self, kind: Kind, spec: Map<String, Value>) -> Self {
+        Document {
+            kind,
+            lifecycle: Lifecycle {
+                protect: self.lifecycle.protect,
+                ..kind.lifecycle()
+            },
+            spec,
+            parts: Vec::new(),
+            overlaid: BTreeMap::new(),
+            per_host: Map::new(),
+            ..self.clone()
+        }
+    }
+
+    /// A document that stands within this one: on the same hosts, and as protected.
+    pub(super) fn part(
+        &self,
+        kind: Kind,
+        tenant: String,
+        name: String,
+        spec: &Node,
+    ) -> Result<Self, DocumentError> {
+        let mut part = Document {
+            kind,
+            name,
+            tenant,
+            running: true,
+            lifecycle: Lifecycle {
+                protect: self.lifecycle.protect,
+                ..kind.lifecycle()
+            },
+            origin: None,
+            spec: Map::new(),
+            parts: Vec::new(),
+            per_host: Map::new(),
+            overlaid: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            hosts: self.hosts.clone(),
+        };
+        part.read_spec(spec)?;
+        Ok(part)
+    }
+}
+
+/// What `perHost` says, by host: fields of a spec, laid over the document's own.
+fn overlays<'a>(entry: &'a Entry, document: &Document) -> Result<&'a [Entry], DocumentError> {
+    if document.kind == Kind::Instance {
+        return Err(fault(entry, "perHost", "an instance is on one host"));
+    }
+    let overlays = map(&entry.value, "perHost")?;
+    for overlay in overlays {
+        let path = join("perHost", &overlay.name);
+        if let Some(wrong) = name::plain_fault(&overlay.name) {
+            return Err(fault(overlay, &path, wrong));
+        }
+        if !document.names_host(&overlay.name) {
+            return Err(fault(overlay, &path, "is none of the hosts of the document"));
+        }
+        map(&overlay.value, &path)?;
+    }
+    Ok(overlays)
 }
 
 fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentError> {
@@ -423,75 +559,4 @@ fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
         ));
     }
     Ok(hosts)
-}
-
-pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
-}
-
-pub(super) fn map<'a>(node: &'a Node, path: &str) -> Result<&'a [Entry], DocumentError> {
-    match &node.content {
-        Content::Map(entries) => Ok(entries),
-        _ if path.is_empty() => Err(wrong_type(
-            node,
-            path,
-            "a document of fields (kind, name, ..., spec)",
-        )),
-        _ => Err(wrong_type(node, path, "a map")),
-    }
-}
-
-pub(super) fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.name == name)
-}
-
-/// A word: any scalar. A name may look like a number.
-pub(super) fn word<'a>(node: &'a Node, path: &str) -> Result<&'a str, DocumentError> {
-    match &node.content {
-        Content::Scalar { text, .. } => Ok(text),
-        _ => Err(wrong_type(node, path, "a word")),
-    }
-}
-
-pub(super) fn boolean(node: &Node, path: &str) -> Result<bool, DocumentError> {
-    match &node.content {
-        Content::Scalar { text, plain: true } if text == "true" => Ok(true),
-        Content::Scalar { text, plain: true } if text == "false" => Ok(false),
-        _ => Err(wrong_type(node, path, "true or false")),
-    }
-}
-
-pub(super) fn one_of<'a>(node: &'a Node, path: &str, words: &[&str]) -> Result<&'a str, DocumentError> {
-    let word = word(node, path)?;
-    if words.contains(&word) {
-        return Ok(word);
-    }
-    let message = format!(
-        "is one of {}, found {}{}",
-        words.join(", "),
-        node.found(),
-        did_you_mean(word, words.iter().copied())
-    );
-    Err(DocumentError::new(node.line, node.column, path, message))
-}
-
-pub(super) fn wrong_type(node: &Node, path: &str, expected: &str) -> DocumentError {
-    DocumentError::new(
-        node.line,
-        node.column,
-        path,
-        format!("expected {expected}, found {}", node.found()),
-    )
-}
-
-pub(super) fn missing(node: &Node, path: &str, what: &str) -> DocumentError {
-    DocumentError::new(node.line, node.column, path, format!("is missing: {what}"))
-}
-
-pub(super) fn fault(entry: &Entry, path: &str, message: impl Into<String>) -> DocumentError {
-    DocumentError::new(entry.line, entry.column, path, message)
 }

@@ -14,15 +14,20 @@ mod keys;
 mod kind;
 mod lifecycle;
 mod name;
+mod overlay;
+mod parts;
+mod shapes;
 mod spec;
 mod split;
 mod status;
 mod suggest;
+mod template;
+mod tenant;
 mod yaml;
 
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
-pub use fields::{Document, hosts_named, parse, parse_at};
+pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
 pub use inventory::{
     INVENTORY_FIELDS, InventoryKey, InventoryKind, NO_PROJECT, inventory_prefix, parse_inventory_key,
 };
@@ -36,9 +41,16 @@ pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};
 pub(crate) use suggest::did_you_mean;
+pub use template::{
+    Rendered, Template, Text, Values, Variable, parse_setting, parse_values, render, variables_used,
+};
+pub use tenant::{Permissions, Violation, check as check_tenant};
 
 /// Incus' own project, and the tenant of a document that names none.
 pub const DEFAULT_TENANT: &str = "default";
+
+/// What Incus makes itself is called so: its project, its profile, and, for us, the server.
+pub const BUILTIN: &str = "default";
 
 /// The config keys that say whose an object is. Users may not set them.
 pub const OWNERSHIP_PREFIX: &str = "user.agent.";

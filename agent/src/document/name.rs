@@ -1,7 +1,36 @@
 //! The rules for names, which are Incus' where it has any, and strict enough for a key's segment.
 
-/// Why `name` is no name for an instance; `None` when it is one. Incus makes it a host name.
-pub(super) fn instance_fault(name: &str) -> Option<&'static str> {
+use super::{DEFAULT_TENANT, Kind};
+
+/// Why `name` is no name for an object of a kind; `None` when it is one.
+pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
+    match kind {
+        Kind::Incus => (name != "default").then_some("is default: there is one Incus on a host"),
+        Kind::Instance => instance_fault(name),
+        Kind::Project => project_fault(name),
+        Kind::Tenant if name == DEFAULT_TENANT => Some("is not default: that tenant is who runs the cluster"),
+        Kind::Tenant => project_fault(name),
+        Kind::Network => interface_fault(name),
+        Kind::StoragePool
+        | Kind::NetworkAcl
+        | Kind::NetworkForward
+        | Kind::Profile
+        | Kind::Volume
+        | Kind::Image
+        | Kind::Template => plain_fault(name),
+    }
+}
+
+/// A network becomes an interface of this name.
+fn interface_fault(name: &str) -> Option<&'static str> {
+    if !(2..=15).contains(&name.len()) {
+        return Some("a network's name has 2 to 15 characters: it becomes an interface");
+    }
+    plain_fault(name)
+}
+
+/// Why `name` is no name for an instance. Incus makes it a host name.
+fn instance_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.len() > 63 {
         return Some("a name has 1 to 63 characters");
     }

@@ -75,6 +75,36 @@ spec:
     );
 }
 
+#[test]
+fn a_host_has_its_own_version_of_a_document() {
+    let text = "\
+kind: network
+name: br0
+spec:
+  type: bridge
+  config: {ipv4.address: 10.0.0.1/24, ipv4.nat: true}
+perHost:
+  ionos: {config: {ipv4.address: 10.1.0.1/24}}
+";
+    let document = parse(text).unwrap();
+    let on = |host: &str| canonical_spec(&document.on_host(host).spec);
+    assert_eq!(
+        on("ovh"),
+        r#"{"config":{"ipv4.address":"10.0.0.1/24","ipv4.nat":"true"},"type":"bridge"}"#
+    );
+    assert_eq!(
+        on("ionos"),
+        r#"{"config":{"ipv4.address":"10.1.0.1/24","ipv4.nat":"true"},"type":"bridge"}"#
+    );
+    assert_eq!(
+        document.on_host("ionos").line_of("spec.config.ipv4.address"),
+        Some(7)
+    );
+    let again = parse(&canonical_text(&document)).unwrap();
+    assert_eq!(canonical_text(&again), canonical_text(&document));
+    assert_eq!(canonical_spec(&again.on_host("ionos").spec), on("ionos"));
+}
+
 /// Every way to be wrong that a text alone can show, and the answer.
 #[test]
 fn a_mistake_is_answered_where_it_was_made() {
@@ -116,6 +146,62 @@ fn a_mistake_is_answered_where_it_was_made() {
             "kind: instance\nname: 1234\nhost: a\nspec: {}\n".into(),
         ),
         ("name with a slash", "kind: profile\nname: a/b\nspec: {}\n".into()),
+        ("a second incus", "kind: incus\nname: other\nspec: {}\n".into()),
+        ("a long network", "kind: network\nname: a-bridge-of-mine\nspec: {}\n".into()),
+        (
+            "a slip in a network",
+            "kind: network\nname: br0\nspec:\n  config: {ipv4.adress: auto}\n".into(),
+        ),
+        ("a pool without a driver", "kind: storage-pool\nname: fast\nspec: {}\n".into()),
+        (
+            "a forward without an address",
+            "kind: network-forward\nname: web\nspec: {network: br0}\n".into(),
+        ),
+        (
+            "a rule without a state",
+            "kind: network-acl\nname: web\nspec:\n  ingress:\n  - {action: allow}\n".into(),
+        ),
+        (
+            "a rule of no field",
+            "kind: network-acl\nname: web\nspec:\n  ingress:\n  - {action: allow, state: enabled, port: 80}\n".into(),
+        ),
+        ("an image from nowhere", "kind: image\nname: web\nspec:\n  source: {type: image, alias: a}\n".into()),
+        (
+            "an image of a path of nowhere",
+            "kind: image\nname: web\nspec:\n  source: {type: file, path: web.tar}\n".into(),
+        ),
+        (
+            "our words on an image",
+            "kind: image\nname: web\nspec:\n  properties: {user.agent.uid: 1}\n  source: {type: url, url: u}\n".into(),
+        ),
+        (
+            "a mistake in a preseed",
+            "kind: incus\nname: default\nspec:\n  networks:\n  - name: br0\n    config:\n      ipv4.adress: auto\n".into(),
+        ),
+        (
+            "a nameless part",
+            "kind: incus\nname: default\nspec:\n  profiles:\n  - {config: {}}\n".into(),
+        ),
+        (
+            "a part twice",
+            "kind: incus\nname: default\nspec:\n  projects:\n  - {name: a}\n  - {name: a}\n".into(),
+        ),
+        (
+            "a network of a project",
+            "kind: incus\nname: default\nspec:\n  networks:\n  - {name: br0, project: t1}\n".into(),
+        ),
+        (
+            "an overlay of another host",
+            "kind: network\nname: br0\nhosts: [ovh]\nspec: {}\nperHost:\n  ionos: {}\n".into(),
+        ),
+        (
+            "a mistake in an overlay",
+            "kind: network\nname: br0\nspec: {}\nperHost:\n  ionos:\n    config: {ipv4.adress: auto}\n".into(),
+        ),
+        (
+            "an instance differs nowhere",
+            "kind: instance\nname: web\nhost: ovh\nspec: {source: {type: none}}\nperHost: {}\n".into(),
+        ),
         (
             "project with an underscore",
             "kind: project\nname: a_b\nspec: {}\n".into(),
@@ -331,7 +417,7 @@ fn keys_are_taken_apart() {
         "/",
         "/tenants//desired/instances/a",
         "/tenants/t/desired/projects/a",
-        "/tenants/t/desired/volumes/a",
+        "/tenants/t/desired/networks/a",
     ] {
         assert_eq!(parse_desired_key(other), None, "{other}");
     }
@@ -375,6 +461,16 @@ fn the_example_parses() {
             "/tenants/default/desired/instances/web-2"
         ]
     );
+}
+
+#[test]
+fn the_example_of_a_template_comes_out() {
+    let document = parse(include_str!("../../../examples/template.yaml")).unwrap();
+    let values = [("APP".to_owned(), "shop".to_owned())].into();
+    let rendered = Template::of(&document)
+        .render(&values, &["ovh".to_owned()])
+        .unwrap();
+    assert_eq!(rendered.len(), 2);
 }
 
 #[test]

@@ -21,6 +21,8 @@ const DEPTH_MAX: usize = 32;
 pub(super) struct Node {
     pub(super) line: u64,
     pub(super) column: u64,
+    /// A text that keeps its lines (`|`): they are those of the whole text that follow this node's.
+    pub(super) is_literal: bool,
     pub(super) content: Content,
 }
 
@@ -123,11 +125,13 @@ impl Tree {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
+                let is_literal = matches!(style, ScalarStyle::Literal);
                 let content = scalar(text, style, tag.as_deref(), line, column)?;
                 self.add(
                     Node {
                         line,
                         column,
+                        is_literal,
                         content,
                     },
                     anchor,
@@ -139,6 +143,7 @@ impl Tree {
                     Node {
                         line,
                         column,
+                        is_literal: false,
                         content: Content::List(Vec::new()),
                     },
                     anchor,
@@ -150,6 +155,7 @@ impl Tree {
                     Node {
                         line,
                         column,
+                        is_literal: false,
                         content: Content::Map(Vec::new()),
                     },
                     anchor,

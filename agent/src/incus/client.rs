@@ -120,13 +120,64 @@ impl Incus {
         }
     }
 
-    /// Every object of a kind in all projects, without ETags. Instances come with their `state`.
+    /// Every object of a kind in all projects, without ETags. What lives in another object says in which.
     pub async fn list_all(&self, kind: Kind) -> Result<Vec<Live>, IncusError> {
-        let path = match kind {
-            Kind::Project => "/1.0/projects?recursion=1",
-            Kind::Profile => "/1.0/profiles?recursion=1&all-projects=true",
-            Kind::Instance => "/1.0/instances?recursion=2&all-projects=true",
+        match kind {
+            Kind::Server => Ok(self.get(kind, "", "").await?.into_iter().collect()),
+            Kind::Volume => {
+                let pools = self.list("/1.0/storage-pools?recursion=1").await?;
+                // Pools of buckets have no volumes.
+                let pools = pools.iter().filter(|pool| pool.text("driver") != "cephobject");
+                self.list_within(kind, pools.map(Live::name)).await
+            }
+            Kind::NetworkForward => {
+                let networks = self.list("/1.0/networks?recursion=1").await?;
+                let networks = networks.iter().filter(|network| {
+                    matches!(network.text("type"), "bridge" | "ovn") && network.is_managed()
+                });
+                self.list_within(kind, networks.map(Live::name)).await
+            }
+            Kind::StoragePool | Kind::Project => {
+                self.list(&format!("/1.0/{}?recursion=1", kind.plural())).await
+            }
+            _ => {
+                self.list(&format!("/1.0/{}?recursion=1&all-projects=true", kind.plural()))
+                    .await
+            }
+        }
+    }
+
+    async fn list_within(
+        &self,
+        kind: Kind,
+        containers: impl Iterator<Item = &str>,
+    ) -> Result<Vec<Live>, IncusError> {
+        let mut found = Vec::new();
+        let field = kind.container_field().unwrap_or_default();
+        let everywhere = match kind {
+            Kind::Volume => "&all-projects=true",
+            _ => "",
         };
+        for container in containers {
+            let path = path::folder(kind, container)?;
+            let list = match self.list(&format!("{path}?recursion=1{everywhere}")).await {
+                // It went away meanwhile.
+                Err(IncusError::NotFound { .. }) => continue,
+                list => list?,
+            };
+            // A volume's snapshots are listed among the volumes.
+            let list = list.into_iter().filter(|live| !live.name().contains('/'));
+            found.extend(list.map(|mut live| {
+                if let Some(object) = live.object.as_object_mut() {
+                    object.insert(field.to_owned(), container.into());
+                }
+                live
+            }));
+        }
+        Ok(found)
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<Live>, IncusError> {
         match self.read(path).await? {
             (Value::Array(objects), _) => Ok(objects
                 .into_iter()
@@ -139,17 +190,28 @@ impl Incus {
         }
     }
 
-    /// Creates one object, whose name is in `body`. An existing one of that name is an
-    /// [`IncusError::Refused`] (or `OperationFailed`) like any other: read to tell.
+    /// Creates one object, whose name is in `body`, and what it lives in, too. An existing one of that name is an
+    /// [`IncusError::Refused`] (or `OperationFailed`) like any other: read to tell. An image is [`Incus::create_image`]'s.
     pub async fn create(&self, kind: Kind, project: &str, body: &Value) -> Result<(), IncusError> {
-        let name = body.get("name").and_then(Value::as_str).unwrap_or_default();
-        path::object(kind, project, name)?;
+        let name = kind.name_of(body);
+        path::object(kind, project, &name)?;
+        let mut body = body.clone();
+        let container = match (kind.container_field(), body.as_object_mut()) {
+            (Some(field), Some(fields)) => fields.remove(field),
+            _ => None,
+        };
+        let container = container.as_ref().and_then(Value::as_str).unwrap_or_default();
         let answer = self
-            .write(Method::POST, &path::collection(kind, project)?, Some(body), None)
+            .write(
+                Method::POST,
+                &path::collection(kind, project, container)?,
+                Some(&body),
+                None,
+            )
             .await?;
         match self.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
-            Outcome::Forgotten => shown(self.get(kind, project, name).await?.is_some()),
+            Outcome::Forgotten => shown(self.get(kind, project, &name).await?.is_some()),
         }
     }
 
@@ -246,15 +308,6 @@ impl Incus {
                     StateAction::Restart => false,
                 })
             }
-        }
-    }
-
-    /// Whether an image of this alias is on the host, for instances of this project.
-    pub async fn image_alias_exists(&self, project: &str, alias: &str) -> Result<bool, IncusError> {
-        match self.read(&path::image_alias(project, alias)?).await {
-            Ok(_) => Ok(true),
-            Err(IncusError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
         }
     }
 

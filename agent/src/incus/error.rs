@@ -39,6 +39,13 @@ pub enum IncusError {
     /// A name that cannot stand in a path of Incus' API. Nothing was sent.
     #[error("not a usable name: {name:?}")]
     BadName { name: String },
+    /// A file of this host that is to be uploaded. Nothing was sent.
+    #[error("cannot read {}", .path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// A request this client does not send because it would damage something. Nothing was sent.
     #[error("request not sent: {reason}")]
     Misuse { reason: &'static str },
@@ -59,6 +66,7 @@ impl IncusError {
             | Self::OperationFailed { .. }
             | Self::BadAnswer { .. }
             | Self::BadName { .. }
+            | Self::Unreadable { .. }
             | Self::Misuse { .. } => false,
         }
     }

@@ -78,6 +78,14 @@ fn parse(message: &[u8]) -> Result<Option<Event>, IncusError> {
         ));
     };
     let (path, query) = source.split_once('?').unwrap_or((source, ""));
+    if path == "/1.0" {
+        return Ok(Some(Event {
+            project: String::new(),
+            kind: Kind::Server,
+            name: String::new(),
+            action: action.to_owned(),
+        }));
+    }
     let mut segments = path.trim_start_matches('/').split('/');
     let (Some("1.0"), Some(kinds), Some(name)) = (segments.next(), segments.next(), segments.next()) else {
         return Ok(None);
@@ -89,9 +97,9 @@ fn parse(message: &[u8]) -> Result<Option<Event>, IncusError> {
         return Ok(None);
     };
     let project = match kind {
-        Kind::Project => String::new(),
+        Kind::Server | Kind::StoragePool | Kind::Project => String::new(),
         // The source names the project unless it is the default one.
-        Kind::Profile | Kind::Instance => query
+        _ => query
             .split('&')
             .find_map(|pair| pair.strip_prefix("project="))
             .map_or_else(|| Some("default".to_owned()), path::decode)
@@ -136,12 +144,17 @@ mod tests {
             Some(("t1", Kind::Profile, "a b")),
         );
         check("/1.0/projects/t1", Some(("", Kind::Project, "t1")));
+        check("/1.0", Some(("", Kind::Server, "")));
+        // What lives in another object is told of as a change of that one.
+        check(
+            "/1.0/storage-pools/default/volumes/custom/data?project=t1",
+            Some(("", Kind::StoragePool, "default")),
+        );
         for source in [
             "",
             "/",
-            "/1.0",
             "/1.0/instances",
-            "/1.0/networks/n",
+            "/1.0/operations/n",
             "/2.0/instances/a",
             "/1.0/projects/%",
         ] {

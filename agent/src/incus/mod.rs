@@ -12,6 +12,7 @@
 mod client;
 mod error;
 mod events;
+mod images;
 mod instance;
 mod lifecycle;
 mod listing;

@@ -3,34 +3,109 @@
 use serde_json::Value;
 
 /// The kinds of Incus objects this client handles.
+///
+/// What lives in another object goes by both names, with a slash between: a volume by `POOL/NAME`, a forward by
+/// `NETWORK/ADDRESS`. An image goes by its fingerprint, and the server by no name at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// The server's own config.
+    Server,
+    StoragePool,
+    NetworkAcl,
+    Network,
+    NetworkForward,
     Project,
     Profile,
+    /// Custom volumes.
+    Volume,
+    Image,
     /// Containers and virtual machines alike.
     Instance,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Project, Self::Profile, Self::Instance];
+    pub const ALL: [Self; 10] = [
+        Self::Server,
+        Self::StoragePool,
+        Self::NetworkAcl,
+        Self::Network,
+        Self::NetworkForward,
+        Self::Project,
+        Self::Profile,
+        Self::Volume,
+        Self::Image,
+        Self::Instance,
+    ];
 
     /// The kind's word in documents and in events' actions.
     #[must_use]
     pub fn singular(self) -> &'static str {
         match self {
+            Self::Server => "server",
+            Self::StoragePool => "storage-pool",
+            Self::NetworkAcl => "network-acl",
+            Self::Network => "network",
+            Self::NetworkForward => "network-forward",
             Self::Project => "project",
             Self::Profile => "profile",
+            Self::Volume => "storage-volume",
+            Self::Image => "image",
             Self::Instance => "instance",
         }
     }
 
-    /// The kind's word in Incus' paths and in keys.
+    /// The kind's word in Incus' paths.
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
+            Self::Server => "server",
+            Self::StoragePool => "storage-pools",
+            Self::NetworkAcl => "network-acls",
+            Self::Network => "networks",
+            Self::NetworkForward => "forwards",
             Self::Project => "projects",
             Self::Profile => "profiles",
+            Self::Volume => "volumes",
+            Self::Image => "images",
             Self::Instance => "instances",
+        }
+    }
+
+    /// The field that holds the words that anybody may put on an object.
+    #[must_use]
+    pub fn config_field(self) -> &'static str {
+        match self {
+            Self::Image => "properties",
+            _ => "config",
+        }
+    }
+
+    /// What an object of this kind lives in, by the field of a new one that says so.
+    pub(super) fn container_field(self) -> Option<&'static str> {
+        match self {
+            Self::Volume => Some("pool"),
+            Self::NetworkForward => Some("network"),
+            _ => None,
+        }
+    }
+
+    /// The field that holds an object's own name.
+    pub(super) fn name_field(self) -> &'static str {
+        match self {
+            Self::NetworkForward => "listen_address",
+            Self::Image => "fingerprint",
+            _ => "name",
+        }
+    }
+
+    /// The name of an object, or of a new one, within its kind and project.
+    #[must_use]
+    pub fn name_of(self, object: &Value) -> String {
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let own = text(self.name_field());
+        match self.container_field() {
+            Some(container) => format!("{}/{own}", text(container)),
+            None => own.to_owned(),
         }
     }
 }
@@ -67,7 +142,15 @@ impl Live {
         self.text("status")
     }
 
-    fn text(&self, field: &str) -> &str {
+    /// Whether Incus made it: an interface of the host shows as a network, too.
+    pub(super) fn is_managed(&self) -> bool {
+        self.object
+            .get("managed")
+            .and_then(Value::as_bool)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn text(&self, field: &str) -> &str {
         self.object.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 }

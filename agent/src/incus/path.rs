@@ -5,19 +5,36 @@ use super::{IncusError, Kind};
 /// Longer than any name Incus takes.
 const NAME_LIMIT_BYTES: usize = 255;
 
-/// The path of all objects of a kind, or of new ones: `/1.0/instances?project=t1`.
-pub(super) fn collection(kind: Kind, project: &str) -> Result<String, IncusError> {
-    Ok(format!("/1.0/{}{}", kind.plural(), query(kind, project)?))
+/// The path of all objects of a kind, or of new ones: `/1.0/instances?project=t1`. Of what lives in another object
+/// `container` names that one.
+pub(super) fn collection(kind: Kind, project: &str, container: &str) -> Result<String, IncusError> {
+    Ok(format!("{}{}", folder(kind, container)?, query(kind, project)?))
 }
 
 /// The path of one object: `/1.0/instances/web?project=t1`.
 pub(super) fn object(kind: Kind, project: &str, name: &str) -> Result<String, IncusError> {
+    if kind == Kind::Server {
+        return Ok("/1.0".to_owned());
+    }
+    let (container, own) = match kind.container_field() {
+        Some(_) => name.split_once('/').unwrap_or(("", name)),
+        None => ("", name),
+    };
     Ok(format!(
-        "/1.0/{}/{}{}",
-        kind.plural(),
-        segment(name)?,
+        "{}/{}{}",
+        folder(kind, container)?,
+        segment(own)?,
         query(kind, project)?
     ))
+}
+
+/// Where all objects of a kind are, of all projects.
+pub(super) fn folder(kind: Kind, container: &str) -> Result<String, IncusError> {
+    Ok(match kind {
+        Kind::Volume => format!("/1.0/storage-pools/{}/volumes/custom", segment(container)?),
+        Kind::NetworkForward => format!("/1.0/networks/{}/forwards", segment(container)?),
+        _ => format!("/1.0/{}", kind.plural()),
+    })
 }
 
 /// The path of an instance's state.
@@ -35,6 +52,11 @@ pub(super) fn below_instance(project: &str, name: &str, what: &str) -> Result<St
 /// The path of one snapshot of an instance.
 pub(super) fn snapshot(project: &str, name: &str, snapshot: &str) -> Result<String, IncusError> {
     below_instance(project, name, &format!("snapshots/{}", segment(snapshot)?))
+}
+
+/// The path of a new image alias.
+pub(super) fn image_aliases(project: &str) -> Result<String, IncusError> {
+    Ok(format!("/1.0/images/aliases?project={}", segment(project)?))
 }
 
 /// The path of all custom volumes of a storage pool, with what each of them is.
@@ -60,11 +82,12 @@ pub(super) fn image_alias(project: &str, alias: &str) -> Result<String, IncusErr
     ))
 }
 
-/// Projects are in no project.
+/// Some kinds are in no project. Networks are in the default one, unless another is named.
 fn query(kind: Kind, project: &str) -> Result<String, IncusError> {
     match kind {
-        Kind::Project => Ok(String::new()),
-        Kind::Profile | Kind::Instance => Ok(format!("?project={}", segment(project)?)),
+        Kind::Server | Kind::StoragePool | Kind::Project => Ok(String::new()),
+        Kind::NetworkAcl | Kind::Network | Kind::NetworkForward if project.is_empty() => Ok(String::new()),
+        _ => Ok(format!("?project={}", segment(project)?)),
     }
 }
 
@@ -126,8 +149,21 @@ mod tests {
     #[test]
     fn paths() {
         let check = |path: Result<String, IncusError>, expected: &str| assert_eq!(path.unwrap(), expected);
-        check(collection(Kind::Project, ""), "/1.0/projects");
-        check(collection(Kind::Instance, "t1"), "/1.0/instances?project=t1");
+        check(collection(Kind::Project, "", ""), "/1.0/projects");
+        check(collection(Kind::Instance, "t1", ""), "/1.0/instances?project=t1");
+        check(
+            collection(Kind::Volume, "t1", "fast"),
+            "/1.0/storage-pools/fast/volumes/custom?project=t1",
+        );
+        check(
+            object(Kind::Volume, "t1", "fast/data"),
+            "/1.0/storage-pools/fast/volumes/custom/data?project=t1",
+        );
+        check(
+            object(Kind::NetworkForward, "", "br0/fd00::1"),
+            "/1.0/networks/br0/forwards/fd00%3A%3A1",
+        );
+        check(object(Kind::Server, "", ""), "/1.0");
         check(object(Kind::Project, "ignored", "t1"), "/1.0/projects/t1");
         check(
             object(Kind::Profile, "t1", "a b"),
@@ -175,6 +211,8 @@ mod tests {
             for path in [
                 object(Kind::Instance, "p", name),
                 object(Kind::Instance, name, "n"),
+                object(Kind::Volume, "p", &format!("pool/{name}")),
+                object(Kind::Volume, "p", &format!("{name}/n")),
                 state("p", name),
                 below_instance("p", name, "exec"),
                 snapshot("p", name, "s0"),

@@ -202,6 +202,13 @@ impl Session {
         let _ = self.control.send(Message::Text(control.to_string().into())).await;
     }
 
+    /// Says that nothing more is typed, after the last output: until then Incus waits for it.
+    pub async fn close_input(&mut self) {
+        self.input(Message::Text("".into())).await;
+        self.input(Message::Close(None)).await;
+        self.input = None;
+    }
+
     async fn input(&mut self, message: Message) {
         if let Some(input) = &mut self.input
             && input.send(message).await.is_err()

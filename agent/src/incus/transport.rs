@@ -87,11 +87,31 @@ impl Transport {
                 .body(encode(body)?);
         }
         if let Some(etag) = etag {
-            let etag = HeaderValue::from_str(etag).map_err(|_| IncusError::Misuse {
-                reason: "the etag is no header value",
-            })?;
-            request = request.header(header::IF_MATCH, etag);
+            request = request.header(header::IF_MATCH, header_value(etag)?);
         }
+        self.answer(request, limit).await
+    }
+
+    /// Posts a file as it is, read while it is sent.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+        file: tokio::fs::File,
+        limit: Duration,
+    ) -> Result<Answer, IncusError> {
+        let mut request = self
+            .http
+            .post(format!("http://incus{path}"))
+            .timeout(limit)
+            .header(header::CONTENT_TYPE, "application/octet-stream");
+        for (name, value) in headers {
+            request = request.header(*name, header_value(value)?);
+        }
+        self.answer(request.body(file), limit).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, limit: Duration) -> Result<Answer, IncusError> {
         let response = request.send().await.map_err(|error| self.failure(error, limit))?;
         let status = response.status().as_u16();
         let etag = response
@@ -134,6 +154,12 @@ impl Transport {
             }
         }
     }
+}
+
+fn header_value(value: &str) -> Result<HeaderValue, IncusError> {
+    HeaderValue::from_str(value).map_err(|_| IncusError::Misuse {
+        reason: "a header with characters that cannot be sent",
+    })
 }
 
 fn encode(body: &Value) -> Result<Vec<u8>, IncusError> {

@@ -65,9 +65,14 @@ impl From<IncusError> for OperatorError {
             IncusError::PreconditionFailed
             | IncusError::Refused { .. }
             | IncusError::OperationFailed { .. }
+            | IncusError::Unreadable { .. }
             | IncusError::BadAnswer { .. } => Failure::Refused,
         };
-        let mut message = error.to_string();
+        let mut message = match &error {
+            // Its own words say it all.
+            IncusError::Refused { status: 501, message } => message.clone(),
+            error => error.to_string(),
+        };
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {
             message = format!("{message}: {error}");

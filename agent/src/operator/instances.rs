@@ -273,7 +273,7 @@ pub(crate) fn patience(task: &proto::peer::host_task::Task) -> Duration {
 mod tests {
     use super::*;
 
-    fn live(config: Value) -> Live {
+    fn live(config: &Value) -> Live {
         Live {
             object: json!({"name": "web", "project": "default", "config": config}),
             etag: String::new(),
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn whose_an_instance_is_stands_on_it() {
-        let check = |config: Value, expected: Managed| assert_eq!(managed(&live(config), "c1"), expected);
+        let check = |config: Value, expected: Managed| assert_eq!(managed(&live(&config), "c1"), expected);
         let ours = |applied: &str| {
             json!({"user.agent.cluster": "c1", "user.agent.uid": "instance/default/web@3",
                 "user.agent.applied": applied})

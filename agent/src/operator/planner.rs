@@ -7,14 +7,16 @@ use proto::agent::v1::{
     ClaimRequest, ClaimResponse, LiveObject, PlanRequest, PlanResponse, PlannedObject, ReadLiveRequest,
     ReadLiveResponse,
 };
+use serde_json::Value;
 
 use super::Operator;
 use super::error::{Failure, OperatorError};
-use crate::document::{DEFAULT_TENANT, DesiredKey, Kind};
+use crate::document::{DesiredKey, Kind};
 
 /// Plans that are not carried out, and the taking over of objects.
 ///
 /// - `plan` touches nothing, neither documents nor Incus.
+/// - `live` is the object that a document of this key speaks of, in Incus' own fields.
 /// - `claim` writes on an object whose it is, where a document names the object here and nobody owns it; `false`:
 ///   it was ours already.
 pub trait Planner: Debug + Send + Sync {
@@ -22,6 +24,8 @@ pub trait Planner: Debug + Send + Sync {
         &'a self,
         request: &'a PlanRequest,
     ) -> BoxFuture<'a, Result<Vec<PlannedObject>, OperatorError>>;
+
+    fn live<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<Option<Value>, OperatorError>>;
 
     fn claim<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<bool, OperatorError>>;
 }
@@ -47,15 +51,14 @@ impl Operator {
         if self.incus.is_none() && request.host.is_empty() {
             return Ok(ReadLiveResponse::default());
         }
-        let project = if key.tenant.is_empty() {
-            DEFAULT_TENANT
-        } else {
-            &key.tenant
+        self.incus()?;
+        let live = match &self.planner {
+            Some(planner) => planner.live(&key).await?,
+            None => None,
         };
-        let live = self.incus()?.get(key.kind.into(), project, &key.name).await?;
-        let objects = live.map(|live| LiveObject {
+        let objects = live.map(|object| LiveObject {
             host: self.host.clone(),
-            object: live.object.to_string().into(),
+            object: object.to_string().into(),
         });
         Ok(ReadLiveResponse {
             objects: objects.into_iter().collect(),

@@ -14,7 +14,7 @@ use proto::agent::v1::attach_start::What;
 use proto::agent::v1::{AttachStart, AttachStarted, Console, Exec, TerminalSize, Tunnel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Operator;
 use super::address::addresses;
@@ -125,10 +125,25 @@ async fn run(mut session: Session, mut requests: Requests, answers: &Answers) ->
         .into_iter()
         .map(|output| pass_on(output, answers));
     let outputs = join_all(outputs);
+    let (told, mut outputs_ended) = oneshot::channel::<()>();
+    let outputs = async {
+        outputs.await;
+        drop(told);
+    };
     let input = async {
-        while let Some(request) = requests.recv().await {
-            if let Some(incoming) = incoming(request) {
-                session.send(incoming).await;
+        let mut is_closed = false;
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request.map(incoming) {
+                    Some(Some(incoming)) => session.send(incoming).await,
+                    Some(None) => {}
+                    None => return,
+                },
+                // A terminal's end is not told until both of its directions have ended.
+                _ = &mut outputs_ended, if !is_closed => {
+                    is_closed = true;
+                    session.close_input().await;
+                }
             }
         }
     };
@@ -137,7 +152,7 @@ async fn run(mut session: Session, mut requests: Requests, answers: &Answers) ->
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        (_, code) = async { tokio::join!(outputs, exit) } => {
+        ((), code) = async { tokio::join!(outputs, exit) } => {
             // Nobody there to hear it is no failure.
             let _ = answers.send(Response::ExitCode(code?)).await;
         }

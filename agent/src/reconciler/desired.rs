@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
     pub(crate) text: Text,
 }
 
-/// A document's text, understood or not.
+/// A document's text, understood or not. Understood, it is as it is on this host.
 #[derive(Clone, Debug)]
 pub(crate) enum Text {
     Good(Arc<Document>),
@@ -48,8 +48,9 @@ pub(crate) struct StoredText<'a> {
 }
 
 /// Parses each text once, and remembers the last good one of every key that is still there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parser {
+    host: String,
     seen: HashMap<DesiredKey, Seen>,
 }
 
@@ -60,6 +61,13 @@ struct Seen {
 }
 
 impl Parser {
+    pub(crate) fn new(host: &str) -> Parser {
+        Parser {
+            host: host.to_owned(),
+            seen: HashMap::new(),
+        }
+    }
+
     /// Reads the documents among `texts`, which are all that the store has at `revision`.
     pub(crate) fn read<'a>(&mut self, revision: i64, texts: impl Iterator<Item = StoredText<'a>>) -> Desired {
         let mut documents = BTreeMap::new();
@@ -73,17 +81,21 @@ impl Parser {
             let before = self.seen.remove(&key);
             let seen = match before {
                 Some(seen) if seen.wanted.revision == stored.revision => seen,
-                before => Self::parse(path, stored, before.and_then(|seen| seen.last_good)),
+                before => self.parse(path, stored, before.and_then(|seen| seen.last_good)),
             };
             documents.insert(key, seen);
         }
         // What was not among them is gone: a document put anew starts without a past.
         self.seen = documents.into_iter().collect();
-        let documents = self
+        let mut documents: BTreeMap<DesiredKey, Wanted> = self
             .seen
             .iter()
             .map(|(key, seen)| (key.clone(), seen.wanted.clone()))
             .collect();
+        for part in self.seen.values().flat_map(Seen::parts) {
+            // What has a document of its own is that one's.
+            documents.entry(part.0).or_insert(part.1);
+        }
         Desired { revision, documents }
     }
 
@@ -92,14 +104,14 @@ impl Parser {
         let path = std::str::from_utf8(stored.key).ok()?;
         let key = parse_desired_key(path)?;
         let last_good = self.seen.get(&key).and_then(|seen| seen.last_good.clone());
-        Some((key, Self::parse(path, stored, last_good).wanted))
+        Some((key, self.parse(path, stored, last_good).wanted))
     }
 
-    fn parse(path: &str, stored: StoredText<'_>, last_good: Option<(i64, Arc<Document>)>) -> Seen {
+    fn parse(&self, path: &str, stored: StoredText<'_>, last_good: Option<(i64, Arc<Document>)>) -> Seen {
         let text = String::from_utf8_lossy(stored.value);
         let (text, last_good) = match parse_at(path, &text) {
             Ok(document) => {
-                let document = Arc::new(document);
+                let document = Arc::new(document.on_host(&self.host).clone());
                 (
                     Text::Good(Arc::clone(&document)),
                     Some((stored.revision, document)),
@@ -123,6 +135,22 @@ impl Parser {
             text,
         };
         Seen { wanted, last_good }
+    }
+}
+
+impl Seen {
+    /// What the document brings beside itself, of the text that is in force.
+    fn parts(&self) -> impl Iterator<Item = (DesiredKey, Wanted)> {
+        self.last_good.iter().flat_map(|(revision, document)| {
+            document.parts.iter().map(|part| {
+                let wanted = Wanted {
+                    revision: *revision,
+                    created_revision: self.wanted.created_revision,
+                    text: Text::Good(Arc::new(part.clone())),
+                };
+                (part.desired_key(), wanted)
+            })
+        })
     }
 }
 
@@ -169,7 +197,7 @@ mod tests {
     #[test]
     fn the_last_good_text_stays_in_mind_until_the_key_is_gone() {
         let good = "kind: profile\nname: web\nspec: {}\n";
-        let mut parser = Parser::default();
+        let mut parser = Parser::new("ovh");
         read(&mut parser, &[(KEY, 2, good)]);
         assert_eq!(last_good(&read(&mut parser, &[(KEY, 3, "kind: [")])), Some(2));
         assert_eq!(last_good(&read(&mut parser, &[(KEY, 4, "name: web")])), Some(2));
@@ -179,7 +207,7 @@ mod tests {
 
     #[test]
     fn other_keys_are_not_documents() {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new("ovh");
         let desired = read(
             &mut parser,
             &[
@@ -193,7 +221,7 @@ mod tests {
 
     #[test]
     fn hosts_of_a_wrong_text_are_its_own_or_those_of_the_last_good_one() {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new("ovh");
         let hosts = |desired: &Desired| desired.documents.values().next().unwrap().names_host("ovh");
         assert_eq!(hosts(&read(&mut parser, &[(KEY, 2, "kind: [")])), None);
         read(

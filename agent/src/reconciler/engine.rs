@@ -102,6 +102,7 @@ impl Engine {
         let object = self.objects.entry(key.clone()).or_default();
         let ObjectPlan {
             revision,
+            target,
             steps,
             report,
         } = planned;
@@ -123,7 +124,7 @@ impl Engine {
         }
         if object.backoff.may_begin(revision, now) {
             if self.workers.len() < WORKERS_MAX {
-                self.begin(key, revision, steps, now);
+                self.begin(key, target, revision, steps, now);
                 sooner(look_again, now + SAY_PROGRESSING_AFTER);
             }
             // With all workers busy, the first that finishes starts a pass.
@@ -143,11 +144,11 @@ impl Engine {
         Said::Report { revision, report }
     }
 
-    fn begin(&mut self, key: &DesiredKey, revision: i64, steps: Vec<Step>, now: Instant) {
+    fn begin(&mut self, key: &DesiredKey, target: String, revision: i64, steps: Vec<Step>, now: Instant) {
         info!(object = %key, revision, steps = %words(&steps), "working");
         let (incus, worker_key, worker_steps) = (self.incus.clone(), key.clone(), steps.clone());
         let worker = self.workers.spawn(async move {
-            execute(&incus, &worker_key, &worker_steps)
+            execute(&incus, &worker_key, &target, &worker_steps)
                 .await
                 .map_err(|error| error.in_full())
         });

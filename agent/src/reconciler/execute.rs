@@ -6,10 +6,11 @@ use std::error::Error as StdError;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::observe::in_incus;
 use super::ownership;
 use super::step::{Change, Step, body_after};
 use crate::document::{DesiredKey, Kind};
-use crate::incus::{Incus, IncusError, StateAction};
+use crate::incus::{self, Incus, IncusError, StateAction};
 
 /// How often a change is begun again because somebody else changed the object in between.
 const CHANGE_ATTEMPTS: u32 = 5;
@@ -51,15 +52,25 @@ pub(crate) fn in_full(error: &dyn StdError) -> String {
     text
 }
 
-/// Carries out the steps of one object in order, and stops at the first that fails.
-pub(crate) async fn execute(incus: &Incus, key: &DesiredKey, steps: &[Step]) -> Result<(), ExecuteError> {
+/// Carries out the steps of one object in order, and stops at the first that fails. `target` is what Incus calls the
+/// object that is there.
+pub(crate) async fn execute(
+    incus: &Incus,
+    key: &DesiredKey,
+    target: &str,
+    steps: &[Step],
+) -> Result<(), ExecuteError> {
+    // A document that is no object of Incus has no steps.
+    let Some(kind) = in_incus(key.kind) else {
+        return Ok(());
+    };
     for step in steps {
         let done = match step {
-            Step::Create { body } => incus.create(key.kind.into(), &key.tenant, body).await,
-            Step::Change { changes } => change(incus, key, changes).await?,
+            Step::Create { body } => create(incus, kind, key, body).await,
+            Step::Change { changes } => change(incus, kind, key, (target, changes)).await?,
             Step::Start => start(incus, key).await,
             Step::Stop { timeout_seconds } => stop(incus, key, *timeout_seconds).await,
-            Step::Delete { uid } => delete(incus, key, uid).await?,
+            Step::Delete { uid } => delete(incus, kind, key, (target, uid)).await?,
         };
         done.map_err(|source| ExecuteError::Incus {
             step: step.word(),
@@ -69,15 +80,28 @@ pub(crate) async fn execute(incus: &Incus, key: &DesiredKey, steps: &[Step]) -> 
     Ok(())
 }
 
+async fn create(incus: &Incus, kind: incus::Kind, key: &DesiredKey, body: &Value) -> Result<(), IncusError> {
+    if key.kind != Kind::Image {
+        return incus.create(kind, &key.tenant, body).await;
+    }
+    incus.create_image(&key.tenant, body).await
+}
+
 /// Reads the object and writes it back changed. A start in between moves its ETag, and the same changes are then
 /// made to what is there now.
 async fn change(
     incus: &Incus,
+    kind: incus::Kind,
     key: &DesiredKey,
-    changes: &[Change],
+    (target, changes): (&str, &[Change]),
 ) -> Result<Result<(), IncusError>, ExecuteError> {
+    for change in changes {
+        if let Err(error) = change_alias(incus, key, target, change).await {
+            return Ok(Err(error));
+        }
+    }
     for _ in 0..CHANGE_ATTEMPTS {
-        let live = match incus.get(key.kind.into(), &key.tenant, &key.name).await {
+        let live = match incus.get(kind, &key.tenant, target).await {
             Ok(Some(live)) => live,
             Ok(None) => {
                 return Ok(Err(IncusError::NotFound {
@@ -87,15 +111,26 @@ async fn change(
             Err(error) => return Ok(Err(error)),
         };
         let body = body_after(key.kind, &live.object, changes);
-        match incus
-            .replace(key.kind.into(), &key.tenant, &key.name, &body, &live.etag)
-            .await
-        {
+        match incus.replace(kind, &key.tenant, target, &body, &live.etag).await {
             Err(IncusError::PreconditionFailed) => {}
             done => return Ok(done),
         }
     }
     Err(ExecuteError::Contended)
+}
+
+/// Aliases are no part of an image: Incus keeps them beside it.
+async fn change_alias(
+    incus: &Incus,
+    key: &DesiredKey,
+    target: &str,
+    change: &Change,
+) -> Result<(), IncusError> {
+    match change {
+        Change::Alias { name, add: true } => incus.add_image_alias(&key.tenant, name, target).await,
+        Change::Alias { name, add: false } => incus.remove_image_alias(&key.tenant, name).await,
+        _ => Ok(()),
+    }
 }
 
 async fn start(incus: &Incus, key: &DesiredKey) -> Result<(), IncusError> {
@@ -147,30 +182,33 @@ async fn is_down(incus: &Incus, key: &DesiredKey) -> bool {
 /// The instance's status, empty where there is none of this name; `None` where Incus does not say.
 async fn status(incus: &Incus, key: &DesiredKey) -> Option<String> {
     let live = incus
-        .get(Kind::Instance.into(), &key.tenant, &key.name)
+        .get(incus::Kind::Instance, &key.tenant, &key.name)
         .await
         .ok()?;
     Some(live.map(|live| live.status().to_owned()).unwrap_or_default())
 }
 
-async fn delete(incus: &Incus, key: &DesiredKey, uid: &str) -> Result<Result<(), IncusError>, ExecuteError> {
-    match incus.get(key.kind.into(), &key.tenant, &key.name).await {
+async fn delete(
+    incus: &Incus,
+    kind: incus::Kind,
+    key: &DesiredKey,
+    (target, uid): (&str, &str),
+) -> Result<Result<(), IncusError>, ExecuteError> {
+    match incus.get(kind, &key.tenant, target).await {
         Ok(None) => return Ok(Ok(())),
         Err(error) => return Ok(Err(error)),
         Ok(Some(live)) => {
             let has = live
                 .object
-                .get("config")
+                .get(kind.config_field())
                 .and_then(|config| config.get(ownership::UID));
             if has.and_then(Value::as_str) != Some(uid) {
                 return Err(ExecuteError::NotTheSame);
             }
         }
     }
-    Ok(
-        match incus.delete(key.kind.into(), &key.tenant, &key.name).await {
-            Err(IncusError::NotFound { .. }) => Ok(()),
-            done => done,
-        },
-    )
+    Ok(match incus.delete(kind, &key.tenant, target).await {
+        Err(IncusError::NotFound { .. }) => Ok(()),
+        done => done,
+    })
 }

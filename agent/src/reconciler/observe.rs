@@ -5,24 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::desired::{Desired, Text};
-use crate::document::{DesiredKey, Kind};
+use super::ownership;
+use crate::document::{BUILTIN, DesiredKey, Kind, kinds};
 use crate::incus::{self, Incus, IncusError, Live};
 
 /// Everything in Incus that documents can speak of, ours or not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) objects: BTreeMap<DesiredKey, Object>,
-    /// Local image aliases, by project, that documents name and this host does not have.
-    pub(crate) missing_images: BTreeSet<(String, String)>,
+    /// The aliases of images, by the project that they can be had in.
+    aliases: BTreeSet<(String, String)>,
 }
 
 /// One object, taken apart as far as planning needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
+    /// The words on it: an image's are its properties.
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) devices: Map<String, Value>,
     pub(crate) profiles: Vec<String>,
     pub(crate) power: Power,
+    /// What Incus calls it, with what it lives in.
+    pub(crate) incus_name: String,
     object: Value,
 }
 
@@ -38,31 +42,36 @@ pub(crate) enum Power {
 }
 
 impl Observed {
-    pub(crate) fn from_lists(projects: Vec<Live>, profiles: Vec<Live>, instances: Vec<Live>) -> Observed {
-        let mut objects = BTreeMap::new();
-        let lists = [
-            (Kind::Project, projects),
-            (Kind::Profile, profiles),
-            (Kind::Instance, instances),
-        ];
+    pub(crate) fn from_lists(lists: impl IntoIterator<Item = (Kind, Vec<Live>)>) -> Observed {
+        let mut observed = Observed::default();
         for (kind, list) in lists {
             for live in list {
-                let tenant = if kind.has_tenant() {
-                    live.project().to_owned()
-                } else {
-                    String::new()
-                };
-                let key = DesiredKey {
-                    kind,
-                    tenant,
-                    name: live.name().to_owned(),
-                };
-                objects.insert(key, Object::new(live.object));
+                observed.take(kind, live);
             }
         }
-        Observed {
-            objects,
-            missing_images: BTreeSet::new(),
+        observed
+    }
+
+    fn take(&mut self, kind: Kind, live: Live) {
+        let tenant = if kind.has_tenant() {
+            live.project().to_owned()
+        } else {
+            String::new()
+        };
+        if kind == Kind::Image {
+            let names = aliases(&live.object).map(str::to_owned);
+            self.aliases.extend(names.map(|alias| (tenant.clone(), alias)));
+        }
+        let object = Object::new(kind, live.object);
+        let key = DesiredKey {
+            kind,
+            name: object.document_name(kind),
+            tenant,
+        };
+        // Of two volumes of one name in two pools, ours is the one that a document speaks of.
+        let ours = object.config.contains_key(ownership::UID);
+        if ours || !self.objects.contains_key(&key) {
+            self.objects.insert(key, object);
         }
     }
 
@@ -75,14 +84,26 @@ impl Observed {
         self.objects.get(&key)
     }
 
+    pub(crate) fn has_image(&self, project: &str, alias: &str) -> bool {
+        self.aliases.contains(&(project.to_owned(), alias.to_owned()))
+    }
+
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&DesiredKey, &Object)> {
         self.objects.iter().filter(move |(key, _)| key.kind == kind)
     }
 }
 
+fn aliases(image: &Value) -> impl Iterator<Item = &str> {
+    let aliases = image.get("aliases").and_then(Value::as_array);
+    aliases
+        .into_iter()
+        .flatten()
+        .filter_map(|alias| alias.get("name")?.as_str())
+}
+
 impl Object {
-    pub(crate) fn new(object: Value) -> Object {
-        let config = object.get("config").and_then(Value::as_object);
+    pub(crate) fn new(kind: Kind, object: Value) -> Object {
+        let config = object.get(config_field(kind)).and_then(Value::as_object);
         let profiles = object.get("profiles").and_then(Value::as_array);
         Object {
             config: config
@@ -101,8 +122,37 @@ impl Object {
                 .filter_map(|profile| profile.as_str().map(str::to_owned))
                 .collect(),
             power: Power::from_status(object.get("status").and_then(Value::as_str).unwrap_or_default()),
+            incus_name: in_incus(kind)
+                .map(|kind| kind.name_of(&object))
+                .unwrap_or_default(),
             object,
         }
+    }
+
+    /// The name that a document of it has. Incus knows some things by other names than people do: what is ours says
+    /// itself which document it is.
+    fn document_name(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Incus => BUILTIN.to_owned(),
+            Kind::Image | Kind::NetworkForward => {
+                let ours = self.config.get(ownership::UID);
+                let known_as = || aliases(&self.object).next().unwrap_or(&self.incus_name);
+                ours.and_then(|uid| ownership::name_of(uid))
+                    .unwrap_or_else(known_as)
+                    .to_owned()
+            }
+            _ => self.text("name").to_owned(),
+        }
+    }
+
+    /// The names under which an image can be had.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
+        aliases(&self.object)
+    }
+
+    /// All of it, as Incus shows it.
+    pub(crate) fn whole(&self) -> &Value {
+        &self.object
     }
 
     /// Any other field, as Incus shows it.
@@ -127,27 +177,31 @@ impl Power {
     }
 }
 
-/// Reads everything once. Three lists, and one question for each image that a missing instance needs.
+/// Reads everything once: a list for each kind, and for each pool and network what lives in it. An alias that a missing
+/// instance needs and no list has is asked for: Incus knows of images that it shares between projects.
 pub(crate) async fn observe(incus: &Incus, desired: &Desired, host: &str) -> Result<Observed, IncusError> {
-    let projects = incus.list_all(incus::Kind::Project).await?;
-    let profiles = incus.list_all(incus::Kind::Profile).await?;
-    let instances = incus.list_all(incus::Kind::Instance).await?;
-    let mut observed = Observed::from_lists(projects, profiles, instances);
-    for (project, alias) in images_needed(desired, &observed, host) {
+    let mut lists = Vec::with_capacity(kinds().len());
+    for &kind in kinds() {
+        if let Some(in_incus) = in_incus(kind) {
+            lists.push((kind, incus.list_all(in_incus).await?));
+        }
+    }
+    let mut observed = Observed::from_lists(lists);
+    for (project, alias) in aliases_needed(desired, &observed, host) {
         let exists = match incus.image_alias_exists(&project, &alias).await {
             // An alias that cannot stand in a path is no image's.
             Err(IncusError::BadName { .. }) => false,
             answer => answer?,
         };
-        if !exists {
-            observed.missing_images.insert((project, alias));
+        if exists {
+            observed.aliases.insert((project, alias));
         }
     }
     Ok(observed)
 }
 
-/// The local aliases, with their project, of instances that are to be made here.
-fn images_needed(desired: &Desired, observed: &Observed, host: &str) -> BTreeSet<(String, String)> {
+/// The local aliases, with their project, of instances that are to be made here, as far as no list has them.
+fn aliases_needed(desired: &Desired, observed: &Observed, host: &str) -> BTreeSet<(String, String)> {
     desired
         .documents
         .iter()
@@ -159,6 +213,7 @@ fn images_needed(desired: &Desired, observed: &Observed, host: &str) -> BTreeSet
             }
             _ => None,
         })
+        .filter(|needed| !observed.aliases.contains(needed))
         .collect()
 }
 
@@ -169,12 +224,24 @@ pub(crate) fn local_alias(spec: &Map<String, Value>) -> Option<&str> {
     is_local.then(|| source.get("alias")?.as_str()).flatten()
 }
 
-impl From<Kind> for incus::Kind {
-    fn from(kind: Kind) -> incus::Kind {
-        match kind {
-            Kind::Project => incus::Kind::Project,
-            Kind::Profile => incus::Kind::Profile,
-            Kind::Instance => incus::Kind::Instance,
-        }
-    }
+/// What Incus calls a kind; `None` for one that is no object of Incus.
+pub(crate) const fn in_incus(kind: Kind) -> Option<incus::Kind> {
+    Some(match kind {
+        Kind::Incus => incus::Kind::Server,
+        Kind::StoragePool => incus::Kind::StoragePool,
+        Kind::NetworkAcl => incus::Kind::NetworkAcl,
+        Kind::Network => incus::Kind::Network,
+        Kind::NetworkForward => incus::Kind::NetworkForward,
+        Kind::Project => incus::Kind::Project,
+        Kind::Profile => incus::Kind::Profile,
+        Kind::Volume => incus::Kind::Volume,
+        Kind::Image => incus::Kind::Image,
+        Kind::Instance => incus::Kind::Instance,
+        Kind::Tenant | Kind::Template => return None,
+    })
+}
+
+/// The field of an object that holds its config, and our keys with it.
+pub(crate) fn config_field(kind: Kind) -> &'static str {
+    in_incus(kind).map_or("config", incus::Kind::config_field)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::document::{DesiredKey, Document, Lifecycle, canonical_spec};
+use crate::document::{DesiredKey, Document, Kind, Lifecycle, canonical_spec};
 
 /// The cluster that made the object.
 pub(crate) const CLUSTER: &str = "user.agent.cluster";
@@ -121,15 +121,29 @@ fn uid_stem(id: &DesiredKey) -> String {
     }
 }
 
+/// The name of the document that an object is of.
+pub(crate) fn name_of(uid: &str) -> Option<&str> {
+    uid.rsplit_once('@')?.0.rsplit('/').next()
+}
+
 fn uid_is_of(uid: &str, id: &DesiredKey) -> bool {
     uid.rsplit_once('@').is_some_and(|(stem, _)| stem == uid_stem(id))
+}
+
+/// What of a spec is on the object itself: of a preseed only the server's config is.
+fn applied_part(document: &Document) -> Map<String, Value> {
+    let mut spec = document.spec.clone();
+    if document.kind == Kind::Incus {
+        spec.retain(|field, _| field == "config");
+    }
+    spec
 }
 
 impl Applied {
     pub(crate) fn of(document: &Document) -> Applied {
         Applied {
             v: FORMAT,
-            spec: document.spec.clone(),
+            spec: applied_part(document),
             running: document.running,
             lifecycle: document.lifecycle,
         }

@@ -10,17 +10,18 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use proto::agent::v1::planned_object::Effect;
 use proto::agent::v1::{PlanRequest, PlannedObject};
+use serde_json::Value;
 
 use super::ReconcilerOptions;
 use super::desired::{Desired, Parser, StoredText, Text};
 use super::execute::in_full;
-use super::observe::{Observed, observe};
+use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::plan::{Context, ObjectPlan, Plan, plan};
 use super::step::{Change, Step, body_after};
 use super::stored;
 use crate::document::{DesiredKey, Phase};
-use crate::incus::{Incus, IncusError};
+use crate::incus::{self, Incus, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
 
@@ -44,6 +45,10 @@ impl Planner for Preview {
         request: &'a PlanRequest,
     ) -> BoxFuture<'a, Result<Vec<PlannedObject>, OperatorError>> {
         Box::pin(self.preview(request))
+    }
+
+    fn live<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<Option<Value>, OperatorError>> {
+        Box::pin(self.read_live(key))
     }
 
     fn claim<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<bool, OperatorError>> {
@@ -91,7 +96,7 @@ impl Preview {
     async fn documents(&self) -> Result<(Parser, Desired), OperatorError> {
         // What is known here serves where nobody answers.
         let _ = tokio::time::timeout(READ_INDEX_LIMIT, self.node.read_index()).await;
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(&self.host);
         let (desired, _) = stored::read(self.node.store(), &mut parser, &self.host).map_err(|error| {
             OperatorError::new(Failure::Refused, format!("the documents cannot be read: {error}"))
         })?;
@@ -120,6 +125,20 @@ impl Preview {
         })
     }
 
+    /// The object of Incus that a document of this key speaks of. A document may be of no kind that Incus has.
+    async fn object(&self, key: &DesiredKey) -> Result<Option<(incus::Kind, Object)>, IncusError> {
+        let Some(kind) = in_incus(key.kind) else {
+            return Ok(None);
+        };
+        let mut observed = Observed::from_lists([(key.kind, self.incus.list_all(kind).await?)]);
+        Ok(observed.objects.remove(key).map(|object| (kind, object)))
+    }
+
+    async fn read_live(&self, key: &DesiredKey) -> Result<Option<Value>, OperatorError> {
+        let found = self.object(key).await?;
+        Ok(found.map(|(_, object)| object.whole().clone()))
+    }
+
     /// Whether anything was written: not where the object is ours already.
     async fn take_over(&self, key: &DesiredKey) -> Result<bool, OperatorError> {
         let refused = |message: String| OperatorError::new(Failure::Refused, message);
@@ -130,11 +149,16 @@ impl Preview {
             return Err(refused(format!("no good document names {key} on {}", self.host)));
         };
         for _ in 0..ATTEMPTS {
-            let live = self.incus.get(key.kind.into(), &key.tenant, &key.name).await?;
-            let live = live.ok_or_else(|| {
-                OperatorError::new(Failure::NotFound, format!("there is no {key} on {}", self.host))
-            })?;
-            let config = super::observe::Object::new(live.object.clone()).config;
+            let missing =
+                || OperatorError::new(Failure::NotFound, format!("there is no {key} on {}", self.host));
+            let (kind, object) = self.object(key).await?.ok_or_else(missing)?;
+            let target = object.incus_name;
+            let live = self
+                .incus
+                .get(kind, &key.tenant, &target)
+                .await?
+                .ok_or_else(missing)?;
+            let config = Object::new(key.kind, live.object.clone()).config;
             match ownership::owner(&config, &self.cluster, key) {
                 Owner::Ours(_) => return Ok(false),
                 Owner::Another { cluster } => {
@@ -158,7 +182,7 @@ impl Preview {
             let body = body_after(key.kind, &live.object, &changes);
             let replaced = self
                 .incus
-                .replace(key.kind.into(), &key.tenant, &key.name, &body, &live.etag)
+                .replace(kind, &key.tenant, &target, &body, &live.etag)
                 .await;
             match replaced {
                 Err(IncusError::PreconditionFailed) => {}
@@ -281,6 +305,7 @@ mod tests {
     fn check(steps: Vec<Step>, phase: Phase, message: &str, is_there: bool, expected: &str) {
         let planned = ObjectPlan {
             revision: 3,
+            target: String::new(),
             steps,
             report: Report::new(phase, message),
         };
@@ -360,7 +385,7 @@ mod tests {
         let text = |memory: &str| {
             format!("kind: profile\nname: web\nspec: {{config: {{limits.memory: {memory}}}}}\n")
         };
-        let mut parser = Parser::default();
+        let mut parser = Parser::new("ovh");
         let old = text("1GiB");
         let now = parser.read(
             9,

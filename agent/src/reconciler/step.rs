@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::observe::config_field;
 use super::ownership;
 use crate::document::{Kind, OWNERSHIP_PREFIX};
 
@@ -43,6 +44,8 @@ pub(crate) enum Change {
         name: String,
         after: Option<Map<String, Value>>,
     },
+    /// An image can be had by one more name, or by one less.
+    Alias { name: String, add: bool },
     /// A field of the object itself: description, profiles, ephemeral.
     Field {
         name: &'static str,
@@ -55,7 +58,12 @@ pub(crate) enum Change {
 /// out, because Incus wants it never sent on an update.
 fn writable(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Project => &["description", "config"],
+        Kind::Tenant | Kind::Template => &[],
+        Kind::Incus => &["config"],
+        Kind::StoragePool | Kind::Network | Kind::Project | Kind::Volume => &["description", "config"],
+        Kind::NetworkAcl => &["description", "config", "ingress", "egress"],
+        Kind::NetworkForward => &["description", "config", "ports"],
+        Kind::Image => &["properties", "auto_update", "public", "expires_at", "profiles"],
         Kind::Profile => &["description", "config", "devices"],
         Kind::Instance => &[
             "description",
@@ -80,8 +88,17 @@ pub(crate) fn body_after(kind: Kind, live: &Value, changes: &[Change]) -> Value 
     for change in changes {
         match change {
             Change::Config { key, after, .. } => {
-                set(&mut body, "config", key, after.clone().map(Value::String));
+                let field = config_field(kind);
+                // The server keeps what a change does not mention.
+                let removal = (kind == Kind::Incus).then(String::new);
+                set(
+                    &mut body,
+                    field,
+                    key,
+                    after.clone().or(removal).map(Value::String),
+                );
             }
+            Change::Alias { .. } => {}
             Change::Device { name, after } => {
                 set(&mut body, "devices", name, after.clone().map(Value::Object));
             }
@@ -161,8 +178,10 @@ fn ownership_in_words(changes: &[Change]) -> Option<String> {
 
 fn without_ownership(body: &Value) -> Value {
     let mut body = body.clone();
-    if let Some(config) = body.get_mut("config").and_then(Value::as_object_mut) {
-        config.retain(|key, _| !key.starts_with(OWNERSHIP_PREFIX));
+    for field in ["config", "properties"] {
+        if let Some(words) = body.get_mut(field).and_then(Value::as_object_mut) {
+            words.retain(|key, _| !key.starts_with(OWNERSHIP_PREFIX));
+        }
     }
     body
 }
@@ -177,6 +196,7 @@ impl Change {
         match self {
             Change::Config { key, .. } => format!("config.{key}"),
             Change::Device { name, .. } => format!("devices.{name}"),
+            Change::Alias { name, .. } => format!("alias {name}"),
             Change::Field { name, .. } => (*name).to_owned(),
         }
     }
@@ -195,6 +215,9 @@ impl fmt::Display for Change {
                 write!(f, "{}: {}", self.path(), Value::Object(device.clone()))
             }
             Change::Device { after: None, .. } => write!(f, "{}: remove", self.path()),
+            Change::Alias { add, .. } => {
+                write!(f, "{}: {}", self.path(), if *add { "add" } else { "remove" })
+            }
             Change::Field { before, after, .. } => write!(f, "{}: {before} -> {after}", self.path()),
         }
     }

@@ -71,7 +71,7 @@ impl Reconciler {
         Reconciler {
             host: options.host.clone(),
             cluster: format!("{:x}", node.cluster_id()),
-            parser: Parser::default(),
+            parser: Parser::new(&options.host),
             engine: Engine::new(incus.clone()),
             status_writes: JoinSet::new(),
             status_waits: false,

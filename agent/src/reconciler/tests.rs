@@ -580,3 +580,72 @@ async fn the_inventory_is_what_incus_has() {
     timeout(DEADLINE, task).await.unwrap().unwrap();
     assert!(host.get(ours).is_some(), "a stopped agent's inventory stays");
 }
+
+/// A template that is wrong says so on every host; nothing is ever made of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_is_right_or_wrong() {
+    const KEY: &str = "/cluster/desired/templates/web";
+    let host = Host::start().await;
+    let text = "kind: template\nname: web\nspec:\n  variables:\n    APP: {}\n  documents: |\n    kind: profile\n    name: @APP@\n    spec: {}\n";
+    let revision = host.put(text).await;
+    host.until(KEY, Phase::Ready, revision).await;
+    let revision = host.put_at(KEY, &text.replace("@APP@", "@APPP@")).await;
+    let status = host.until(KEY, Phase::Invalid, revision).await;
+    assert_eq!(status.line, Some(8), "{status:?}");
+    assert!(status.message.contains("did you mean APP?"), "{status:?}");
+    host.delete(KEY).await;
+    host.until_forgotten(KEY).await;
+}
+
+/// Whoever put it: a tenant's document keeps to its project, or is told what to ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_keeps_to_its_project() {
+    const TENANT: &str = "/cluster/desired/tenants/shop";
+    const WEB: &str = "/tenants/shop/desired/instances/web";
+    let host = Host::start().await;
+    let tenant = "kind: tenant\nname: shop\nspec: {limits: {instances: 5}}\n";
+    let revision = host.put(tenant).await;
+    host.until(TENANT, Phase::Ready, revision).await;
+    let project = host.object(Kind::Project, "", "shop").await.unwrap();
+    assert_eq!(
+        (
+            &project["config"]["restricted"],
+            &project["config"]["limits.instances"]
+        ),
+        (&json!("true"), &json!("5"))
+    );
+
+    // A new project's profile has no root disk.
+    let root = "  devices: {root: {type: disk, path: /, pool: default}}\n";
+    let text = |config: &str| web(&format!("{root}{config}")).replace("name: web", "name: web\ntenant: shop");
+    let good = host.put_at(WEB, &text("")).await;
+    host.until(WEB, Phase::Ready, good).await;
+    let nested = text("  config:\n    security.nesting: true");
+    let revision = host.put_at(WEB, &nested).await;
+    let status = host.until(WEB, Phase::Invalid, revision).await;
+    assert_eq!(status.line, Some(9), "{status:?}");
+    assert!(
+        status
+            .message
+            .starts_with("spec.config.security.nesting: reaches out")
+            && status.message.contains("containers.nesting under spec.allow"),
+        "{status:?}"
+    );
+    let live = host.object(Kind::Instance, "shop", "web").await.unwrap();
+    assert_eq!(
+        live["config"]["security.nesting"],
+        Value::Null,
+        "the last good one is in force"
+    );
+
+    // The operator allows it: nobody has to put the instance again.
+    let allowed = tenant.replace("}}", "}, allow: [containers.nesting]}");
+    host.put_at(TENANT, &allowed).await;
+    host.until_key(&status_key(&parse_desired_key(WEB).unwrap(), "ovh"), |value| {
+        let status: Status = serde_json::from_slice(&value?).unwrap();
+        (status.phase != Phase::Invalid).then_some(())
+    })
+    .await;
+    let project = host.object(Kind::Project, "", "shop").await.unwrap();
+    assert_eq!(project["config"]["restricted.containers.nesting"], json!("allow"));
+}

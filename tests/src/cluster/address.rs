@@ -1,6 +1,8 @@
 //! Loopback addresses and ports that nobody else in a test run has.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A loopback address that no other caller in this test run has. Clients connect from 127.0.0.1, so that no
@@ -14,13 +16,25 @@ pub fn own_loopback() -> Ipv4Addr {
     Ipv4Addr::new(127, 1 + call % 254, high, low.clamp(1, 254))
 }
 
-/// Ports that are free now, all different.
+/// Ports that are free now, all different, and different from those that other callers have been given: a member that
+/// does not listen yet does not hold its own.
 ///
 /// # Panics
 /// When the address cannot be bound.
 #[must_use]
 pub fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
+    static GIVEN: Mutex<BTreeSet<(Ipv4Addr, u16)>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nobody panics with it");
     // All are held until all are known, so that they differ.
-    let held = [(); N].map(|()| TcpListener::bind((address, 0)).expect("bind a loopback port"));
-    held.map(|listener| listener.local_addr().expect("bound address").port())
+    let mut held = Vec::new();
+    [(); N].map(|()| {
+        loop {
+            let listener = TcpListener::bind((address, 0)).expect("bind a loopback port");
+            let port = listener.local_addr().expect("bound address").port();
+            held.push(listener);
+            if given.insert((address, port)) {
+                return port;
+            }
+        }
+    })
 }

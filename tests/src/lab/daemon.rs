@@ -184,9 +184,9 @@ pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Asks the daemon to end, and makes it end where it does not.
+/// Asks the daemon to end as at a power failure, which takes its bridges down, too, and makes it end where it does not.
 fn end(child: &mut Child) -> anyhow::Result<()> {
-    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGPWR)?;
     let deadline = Instant::now() + STOP_LIMIT;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {

@@ -27,7 +27,7 @@ pub(super) fn available() -> Result<(), String> {
 }
 
 /// Builds the image in `dir` and returns its path: one tar.gz of `metadata.yaml` and `rootfs/`.
-pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
+pub fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     let rootfs = dir.join("rootfs");
     for folder in FOLDERS {
         fs::create_dir_all(rootfs.join(folder))?;

@@ -18,6 +18,7 @@ use anyhow::{Context, anyhow};
 use tempfile::TempDir;
 
 pub use daemon::IncusDaemon;
+pub use image::build as build_image;
 
 const INCUSD: &str = "/usr/libexec/incus/incusd";
 /// More at once than a cluster has members is a mistake.

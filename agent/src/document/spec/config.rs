@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::config_keys::{INSTANCE, PROJECT, Table};
+use super::config_keys::{self, Table};
 use crate::document::fields::{Reader, fault, join, map};
 use crate::document::yaml::{Content, Entry, Node};
 use crate::document::{DocumentError, Kind, OWNERSHIP_PREFIX};
 
 const PATH: &str = "spec.config";
+const KEPT_BY_AGENT: &str = "is kept by the agent itself; choose another name under user";
 
 pub(super) fn read(
     reader: &mut Reader,
@@ -18,18 +19,26 @@ pub(super) fn read(
     if matches!(node.content, Content::Null) {
         return Ok(config);
     }
-    let table = if kind == Kind::Project {
-        &PROJECT
-    } else {
-        &INSTANCE
-    };
     for entry in map(node, PATH)? {
         let path = join(PATH, &entry.name);
-        known_key(table, entry, &path)?;
+        known_key(config_keys::table(kind), entry, &path)?;
         reader.remember(&path, entry.line);
         config.insert(entry.name.clone(), string(&entry.value, &path)?.into());
     }
     Ok(config)
+}
+
+/// A map of words whose keys are anybody's.
+pub(super) fn properties(node: &Node, path: &str) -> Result<Map<String, Value>, DocumentError> {
+    let mut properties = Map::new();
+    for entry in map(node, path)? {
+        let path = join(path, &entry.name);
+        if entry.name.starts_with(OWNERSHIP_PREFIX) {
+            return Err(fault(entry, &path, KEPT_BY_AGENT));
+        }
+        properties.insert(entry.name.clone(), string(&entry.value, &path)?.into());
+    }
+    Ok(properties)
 }
 
 /// A value that Incus keeps as a string: as written, whatever it looks like.
@@ -55,16 +64,12 @@ pub(super) fn string(node: &Node, path: &str) -> Result<String, DocumentError> {
 fn known_key(table: &Table, entry: &Entry, path: &str) -> Result<(), DocumentError> {
     let key = entry.name.as_str();
     if key.starts_with(OWNERSHIP_PREFIX) {
-        return Err(fault(
-            entry,
-            path,
-            "is kept by the agent itself; choose another name under user",
-        ));
+        return Err(fault(entry, path, KEPT_BY_AGENT));
     }
     if key.starts_with("volatile.") {
         return Err(fault(entry, path, "is kept by Incus itself"));
     }
-    if table.knows(key) {
+    if !table.refuses(key) {
         return Ok(());
     }
     Err(fault(

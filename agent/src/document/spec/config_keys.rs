@@ -1,8 +1,10 @@
 //! The config keys of Incus 6.0 (and those that newer ones added): what is offered to someone who mistyped one,
 //! and which of them only a restart makes effective.
 //!
-//! From Incus' own metadata (`GET /1.0/metadata/configuration`, groups `instance` and `project`).
+//! Instances', projects' and the server's are from Incus' own metadata (`GET /1.0/metadata/configuration`), which knows
+//! neither networks nor storage in 6.0: of those only what looks like a slip of a common key is refused here.
 
+use crate::document::Kind;
 use crate::document::suggest::nearest;
 
 /// The keys that one kind of object takes.
@@ -11,10 +13,33 @@ pub(super) struct Table {
     keys: &'static [&'static str],
     /// Under these, every key is somebody's own.
     free: &'static [&'static str],
+    /// Whether there are no others.
+    complete: bool,
+}
+
+/// The keys of a kind's config.
+pub(super) const fn table(kind: Kind) -> &'static Table {
+    match kind {
+        Kind::Incus => &SERVER,
+        Kind::Project => &PROJECT,
+        Kind::Network => &NETWORK,
+        Kind::StoragePool
+        | Kind::NetworkAcl
+        | Kind::NetworkForward
+        | Kind::Volume
+        | Kind::Image
+        | Kind::Tenant
+        | Kind::Template => &ANY,
+        Kind::Profile | Kind::Instance => &INSTANCE,
+    }
 }
 
 impl Table {
-    pub(super) fn knows(&self, key: &str) -> bool {
+    pub(super) fn refuses(&self, key: &str) -> bool {
+        !self.knows(key) && (self.complete || nearest(key, self.keys.iter().copied()).is_some())
+    }
+
+    fn knows(&self, key: &str) -> bool {
         self.keys.contains(&key)
             || self
                 .free
@@ -36,13 +61,31 @@ impl Table {
     }
 }
 
-pub(super) const INSTANCE: Table = Table {
+const INSTANCE: Table = Table {
     keys: INSTANCE_KEYS,
     free: INSTANCE_FREE,
+    complete: true,
 };
-pub(super) const PROJECT: Table = Table {
+const PROJECT: Table = Table {
     keys: PROJECT_KEYS,
     free: &["user.", "limits.disk.pool."],
+    complete: true,
+};
+const SERVER: Table = Table {
+    keys: SERVER_KEYS,
+    free: &["user.", "loki.", "logging."],
+    complete: true,
+};
+const NETWORK: Table = Table {
+    keys: NETWORK_KEYS,
+    free: &["user.", "tunnel.", "bgp.", "security.acls"],
+    complete: false,
+};
+/// What each driver takes is Incus' to say.
+const ANY: Table = Table {
+    keys: &[],
+    free: &[],
+    complete: false,
 };
 
 const INSTANCE_FREE: &[&str] = &[
@@ -213,6 +256,128 @@ const PROJECT_KEYS: &[&str] = &[
     "restricted.storage-pools.access",
     "restricted.virtual-machines.lowlevel",
     "restricted.virtual-machines.nesting",
+];
+
+const SERVER_KEYS: &[&str] = &[
+    "acme.agree_tos",
+    "acme.ca_url",
+    "acme.challenge",
+    "acme.domain",
+    "acme.email",
+    "acme.http.port",
+    "acme.provider",
+    "acme.provider.environment",
+    "acme.provider.resolvers",
+    "authorization.scriptlet",
+    "backups.compression_algorithm",
+    "cluster.healing_threshold",
+    "cluster.https_address",
+    "cluster.images_minimal_replica",
+    "cluster.join_token_expiry",
+    "cluster.max_standby",
+    "cluster.max_voters",
+    "cluster.offline_threshold",
+    "cluster.rebalance.batch",
+    "cluster.rebalance.cooldown",
+    "cluster.rebalance.interval",
+    "cluster.rebalance.threshold",
+    "core.bgp_address",
+    "core.bgp_asn",
+    "core.bgp_routerid",
+    "core.debug_address",
+    "core.dns_address",
+    "core.https_address",
+    "core.https_allowed_credentials",
+    "core.https_allowed_headers",
+    "core.https_allowed_methods",
+    "core.https_allowed_origin",
+    "core.https_trusted_proxy",
+    "core.metrics_address",
+    "core.metrics_authentication",
+    "core.proxy_http",
+    "core.proxy_https",
+    "core.proxy_ignore_hosts",
+    "core.remote_token_expiry",
+    "core.shutdown_timeout",
+    "core.storage_buckets_address",
+    "core.syslog_socket",
+    "core.trust_ca_certificates",
+    "images.auto_update_cached",
+    "images.auto_update_interval",
+    "images.compression_algorithm",
+    "images.default_architecture",
+    "images.remote_cache_expiry",
+    "instances.lxcfs.per_instance",
+    "instances.nic.host_name",
+    "instances.placement.scriptlet",
+    "network.ovn.ca_cert",
+    "network.ovn.client_cert",
+    "network.ovn.client_key",
+    "network.ovn.integration_bridge",
+    "network.ovn.northbound_connection",
+    "network.ovs.connection",
+    "oidc.audience",
+    "oidc.claim",
+    "oidc.client.id",
+    "oidc.issuer",
+    "oidc.scopes",
+    "openfga.api.token",
+    "openfga.api.url",
+    "openfga.store.id",
+    "storage.backups_volume",
+    "storage.images_volume",
+];
+
+const NETWORK_KEYS: &[&str] = &[
+    "bridge.driver",
+    "bridge.external_interfaces",
+    "bridge.hwaddr",
+    "bridge.mtu",
+    "dns.domain",
+    "dns.mode",
+    "dns.nameservers",
+    "dns.search",
+    "dns.zone.forward",
+    "dns.zone.reverse.ipv4",
+    "dns.zone.reverse.ipv6",
+    "gvrp",
+    "ipv4.address",
+    "ipv4.dhcp",
+    "ipv4.dhcp.expiry",
+    "ipv4.dhcp.gateway",
+    "ipv4.dhcp.ranges",
+    "ipv4.dhcp.routes",
+    "ipv4.firewall",
+    "ipv4.gateway",
+    "ipv4.l3only",
+    "ipv4.nat",
+    "ipv4.nat.address",
+    "ipv4.nat.order",
+    "ipv4.ovn.ranges",
+    "ipv4.routes",
+    "ipv4.routes.anycast",
+    "ipv4.routing",
+    "ipv6.address",
+    "ipv6.dhcp",
+    "ipv6.dhcp.expiry",
+    "ipv6.dhcp.ranges",
+    "ipv6.dhcp.stateful",
+    "ipv6.firewall",
+    "ipv6.gateway",
+    "ipv6.l3only",
+    "ipv6.nat",
+    "ipv6.nat.address",
+    "ipv6.nat.order",
+    "ipv6.ovn.ranges",
+    "ipv6.routes",
+    "ipv6.routes.anycast",
+    "ipv6.routing",
+    "mtu",
+    "network",
+    "ovn.ingress_mode",
+    "parent",
+    "raw.dnsmasq",
+    "vlan",
 ];
 
 /// Whether a change of an instance's config key shows only after a restart.

@@ -2,23 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::config::string;
+use super::config::{self, string};
 use crate::document::DocumentError;
 use crate::document::fields::{Reader, boolean, find, join, map, missing, one_of, word, wrong_type};
 use crate::document::yaml::{Content, Entry, Node};
-
-pub(super) const FIELDS: [&str; 8] = [
-    "type",
-    "description",
-    "architecture",
-    "profiles",
-    "config",
-    "devices",
-    "source",
-    "ephemeral",
-];
-
-const TYPES: [&str; 2] = ["container", "virtual-machine"];
 
 /// Sources that need nothing but this host and an image server.
 const SOURCE_TYPES: [&str; 3] = ["image", "none", "copy"];
@@ -39,46 +26,7 @@ const SOURCE_FIELDS: [&str; 13] = [
     "allow_inconsistent",
 ];
 
-pub(super) fn read(
-    reader: &mut Reader,
-    node: &Node,
-    entries: &[Entry],
-    spec: &mut Map<String, Value>,
-) -> Result<(), DocumentError> {
-    if let Some(entry) = find(entries, "type") {
-        spec.insert("type".into(), one_of(&entry.value, "spec.type", &TYPES)?.into());
-    }
-    if let Some(entry) = find(entries, "architecture") {
-        spec.insert(
-            "architecture".into(),
-            word(&entry.value, "spec.architecture")?.into(),
-        );
-    }
-    if let Some(entry) = find(entries, "ephemeral") {
-        spec.insert(
-            "ephemeral".into(),
-            boolean(&entry.value, "spec.ephemeral")?.into(),
-        );
-    }
-    if let Some(entry) = find(entries, "profiles") {
-        spec.insert("profiles".into(), profiles(reader, entry)?.into());
-    }
-    match find(entries, "source") {
-        Some(entry) => {
-            spec.insert("source".into(), source(reader, &entry.value)?.into());
-        }
-        None => {
-            return Err(missing(
-                node,
-                "spec.source",
-                "what the instance is made from, as {type: image, alias: ...}",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn profiles(reader: &mut Reader, entry: &Entry) -> Result<Vec<Value>, DocumentError> {
+pub(super) fn profiles(reader: &mut Reader, entry: &Entry) -> Result<Vec<Value>, DocumentError> {
     let Content::List(items) = &entry.value.content else {
         return Err(wrong_type(&entry.value, "spec.profiles", "a list of profiles"));
     };
@@ -96,7 +44,7 @@ fn profiles(reader: &mut Reader, entry: &Entry) -> Result<Vec<Value>, DocumentEr
     Ok(profiles)
 }
 
-fn source(reader: &mut Reader, node: &Node) -> Result<Map<String, Value>, DocumentError> {
+pub(super) fn source(reader: &mut Reader, node: &Node) -> Result<Map<String, Value>, DocumentError> {
     let entries = map(node, "spec.source")?;
     reader.known(
         entries,
@@ -130,21 +78,10 @@ fn source(reader: &mut Reader, node: &Node) -> Result<Map<String, Value>, Docume
         let path = join("spec.source", &entry.name);
         let value = match entry.name.as_str() {
             "instance_only" | "allow_inconsistent" => boolean(&entry.value, &path)?.into(),
-            "properties" => properties(&entry.value, &path)?.into(),
+            "properties" => config::properties(&entry.value, &path)?.into(),
             _ => string(&entry.value, &path)?.into(),
         };
         source.insert(entry.name.clone(), value);
     }
     Ok(source)
-}
-
-fn properties(node: &Node, path: &str) -> Result<Map<String, Value>, DocumentError> {
-    let mut properties = Map::new();
-    for entry in map(node, path)? {
-        properties.insert(
-            entry.name.clone(),
-            string(&entry.value, &join(path, &entry.name))?.into(),
-        );
-    }
-    Ok(properties)
 }

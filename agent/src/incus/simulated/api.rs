@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 
 use super::change::{self, Changed, Refusal, Update};
 use super::operations::{Operation, new_uuid};
+use super::records::{self, is_record};
 use super::world::{DEFAULT, World, object_path};
-use super::{Daemon, VERSION, events, snapshots};
+use super::{Daemon, VERSION, events, nested, snapshots};
 use crate::incus::{Kind, SIMULATED_SERVER};
 
 const REQUEST_LIMIT_BYTES: usize = 4 << 20;
@@ -51,23 +52,27 @@ struct StateChange {
 
 pub(super) fn router(daemon: Daemon) -> Router {
     Router::new()
-        .route("/1.0", get(server))
+        .route("/1.0", get(server).put(replace_server).patch(merge_server))
         .route("/1.0/events", get(events::listen))
         .route("/1.0/operations/{id}", get(read_operation))
         .route("/1.0/operations/{id}/wait", get(wait))
-        .route("/1.0/images/aliases/{alias}", get(image_alias))
         .route(
             "/1.0/instances/{name}/state",
             put(put_state).get(snapshots::read_state),
         )
         .merge(snapshots::router())
-        .route("/1.0/images", get(nothing))
+        .route("/1.0/images/aliases", post(add_image_alias))
+        .route(
+            "/1.0/images/aliases/{alias}",
+            get(image_alias).delete(remove_image_alias),
+        )
         .route("/1.0/warnings", get(nothing))
         .route("/1.0/{kinds}", get(list).post(create))
         .route(
             "/1.0/{kinds}/{name}",
             get(read).put(replace).patch(merge).delete(delete),
         )
+        .merge(nested::routes())
         .fallback(|| async { error(404, "not found") })
         .layer(DefaultBodyLimit::max(REQUEST_LIMIT_BYTES))
         .with_state(daemon)
@@ -86,9 +91,33 @@ async fn server(State(daemon): State<Daemon>) -> Response {
         "instance_all_projects",
         "event_project",
     ];
-    let metadata = json!({"config": {}, "api_status": "stable", "api_version": "1.0", "auth": "trusted",
+    let world = daemon.world.lock();
+    let config = world.record(Kind::Server, "", "").unwrap_or_default()["config"].take();
+    let metadata = json!({"config": config, "api_status": "stable", "api_version": "1.0", "auth": "trusted",
         "api_extensions": extensions, "environment": environment});
-    sync(&metadata, None)
+    sync(&metadata, world.etag(Kind::Server, "", "").as_deref())
+}
+
+async fn replace_server(State(daemon): State<Daemon>, headers: HeaderMap, body: Bytes) -> Response {
+    update_at(
+        &daemon,
+        (Kind::Server, ""),
+        &Params::default(),
+        &headers,
+        &body,
+        Update::Replace,
+    )
+}
+
+async fn merge_server(State(daemon): State<Daemon>, headers: HeaderMap, body: Bytes) -> Response {
+    update_at(
+        &daemon,
+        (Kind::Server, ""),
+        &Params::default(),
+        &headers,
+        &body,
+        Update::Merge,
+    )
 }
 
 async fn wait(State(daemon): State<Daemon>, Path(id): Path<String>) -> Response {
@@ -112,18 +141,52 @@ async fn read_operation(State(daemon): State<Daemon>, Path(id): Path<String>) ->
     }
 }
 
-async fn image_alias(Path(alias): Path<String>) -> Response {
-    if change::image_alias_exists(&alias) {
-        sync(
-            &json!({"name": alias, "description": "", "target": "0".repeat(64), "type": "container"}),
+/// Images of a server need no making here: any alias leads to one, but those made to be missing.
+async fn image_alias(
+    State(daemon): State<Daemon>,
+    Path(alias): Path<String>,
+    Query(params): Query<Params>,
+) -> Response {
+    let target = records::alias_target(&daemon.world.lock(), params.project(), &alias);
+    let target = target.or_else(|| change::image_alias_exists(&alias).then(|| "0".repeat(64)));
+    match target {
+        Some(target) => sync(
+            &json!({"name": alias, "description": "", "target": target, "type": "container"}),
             None,
-        )
-    } else {
-        error(404, "Image alias not found")
+        ),
+        None => error(404, "Image alias not found"),
     }
 }
 
-/// There are no image files, whatever instances are made from, and nothing to warn of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NewAlias {
+    name: String,
+    target: String,
+}
+
+async fn add_image_alias(
+    State(daemon): State<Daemon>,
+    Query(params): Query<Params>,
+    body: Bytes,
+) -> Response {
+    daemon.answer(StatusCode::CREATED, None, |world| {
+        let alias: NewAlias = parse(&body)?;
+        records::set_alias(world, params.project(), &alias.name, Some(&alias.target))
+    })
+}
+
+async fn remove_image_alias(
+    State(daemon): State<Daemon>,
+    Path(alias): Path<String>,
+    Query(params): Query<Params>,
+) -> Response {
+    daemon.answer(StatusCode::OK, None, |world| {
+        records::set_alias(world, params.project(), &alias, None)
+    })
+}
+
+/// There is nothing to warn of.
 async fn nothing() -> Response {
     sync(&json!([]), None)
 }
@@ -133,15 +196,22 @@ async fn list(
     Path(kinds): Path<String>,
     Query(params): Query<Params>,
 ) -> Response {
-    let Some(kind) = kind(&kinds) else {
-        return error(404, "not found");
-    };
+    match kind(&kinds) {
+        Some(kind) => list_of(&daemon, kind, None, &params),
+        None => error(404, "not found"),
+    }
+}
+
+pub(super) fn list_of(daemon: &Daemon, kind: Kind, container: Option<&str>, params: &Params) -> Response {
     let world = daemon.world.lock();
     let project = if params.all_projects() {
         None
     } else {
         Some(params.project())
     };
+    if is_record(kind) {
+        return sync(&world.record_list(kind, project, container).into(), None);
+    }
     let names = world.names(kind, project).into_iter();
     let shown = names.filter_map(|(project, name)| match params.recursion {
         0 => Some(Value::String(object_path(kind, project, name))),
@@ -155,12 +225,16 @@ async fn read(
     Path((kinds, name)): Path<(String, String)>,
     Query(params): Query<Params>,
 ) -> Response {
-    let Some(kind) = kind(&kinds) else {
-        return error(404, "not found");
-    };
+    match kind(&kinds) {
+        Some(kind) => read_at(&daemon, kind, &name, &params),
+        None => error(404, "not found"),
+    }
+}
+
+pub(super) fn read_at(daemon: &Daemon, kind: Kind, name: &str, params: &Params) -> Response {
     let world = daemon.world.lock();
-    match world.show(kind, params.project(), &name, params.recursion > 0) {
-        Some(object) => sync(&object, world.etag(kind, params.project(), &name).as_deref()),
+    match world.show(kind, params.project(), name, params.recursion > 0) {
+        Some(object) => sync(&object, world.etag(kind, params.project(), name).as_deref()),
         None => error(404, "not found"),
     }
 }
@@ -169,19 +243,46 @@ async fn create(
     State(daemon): State<Daemon>,
     Path(kinds): Path<String>,
     Query(params): Query<Params>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Some(kind) = kind(&kinds) else {
-        return error(404, "not found");
+    let is_file = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|content| content == "application/octet-stream");
+    match kind(&kinds) {
+        Some(Kind::Image) if is_file => upload_image(&daemon, &params, &headers, &body),
+        Some(kind) => create_in(&daemon, kind, "", &params, &body),
+        None => error(404, "not found"),
+    }
+}
+
+fn upload_image(daemon: &Daemon, params: &Params, headers: &HeaderMap, file: &[u8]) -> Response {
+    let properties = headers
+        .get("X-Incus-properties")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    daemon.answer(StatusCode::CREATED, Some("Downloading image"), |world| {
+        records::upload_image(world, params.project(), properties, file)
+    })
+}
+
+pub(super) fn create_in(
+    daemon: &Daemon,
+    kind: Kind,
+    container: &str,
+    params: &Params,
+    body: &[u8],
+) -> Response {
+    let operation = match kind {
+        Kind::Instance => Some("Creating instance"),
+        Kind::Image => Some("Downloading image"),
+        _ => None,
     };
-    let operation = (kind == Kind::Instance).then_some("Creating instance");
-    daemon.answer(StatusCode::CREATED, operation, |world| {
-        let body = parse(&body)?;
-        match kind {
-            Kind::Project => change::create_project(world, body),
-            Kind::Profile => change::create_profile(world, params.project(), body),
-            Kind::Instance => change::create_instance(world, params.project(), body, &new_uuid()),
-        }
+    daemon.answer(StatusCode::CREATED, operation, |world| match kind {
+        Kind::Project => change::create_project(world, parse(body)?),
+        Kind::Profile => change::create_profile(world, params.project(), parse(body)?),
+        Kind::Instance => change::create_instance(world, params.project(), parse(body)?, &new_uuid()),
+        _ => records::create(world, kind, params.project(), container, parse(body)?),
     })
 }
 
@@ -195,9 +296,20 @@ async fn merge(daemon: State<Daemon>, at: At, headers: HeaderMap, body: Bytes) -
 
 fn update(daemon: &Daemon, at: &At, headers: &HeaderMap, body: &[u8], update: Update) -> Response {
     let (Path((kinds, name)), Query(params)) = at;
-    let Some(kind) = kind(kinds) else {
-        return error(404, "not found");
-    };
+    match kind(kinds) {
+        Some(kind) => update_at(daemon, (kind, name), params, headers, body, update),
+        None => error(404, "not found"),
+    }
+}
+
+pub(super) fn update_at(
+    daemon: &Daemon,
+    (kind, name): (Kind, &str),
+    params: &Params,
+    headers: &HeaderMap,
+    body: &[u8],
+    update: Update,
+) -> Response {
     let project = params.project();
     // Only an instance's replacement is an operation.
     let operation = (kind == Kind::Instance && update == Update::Replace).then_some("Updating instance");
@@ -207,25 +319,34 @@ fn update(daemon: &Daemon, at: &At, headers: &HeaderMap, body: &[u8], update: Up
         if let Some(snapshot) = &to_restore {
             return snapshots::restore(world, project, name, snapshot);
         }
-        let body = parse(body)?;
         match kind {
-            Kind::Project => change::update_project(world, name, body, update),
-            Kind::Profile => change::update_profile(world, project, name, body, update),
-            Kind::Instance => change::update_instance(world, project, name, body, update),
+            Kind::Project => change::update_project(world, name, parse(body)?, update),
+            Kind::Profile => change::update_profile(world, project, name, parse(body)?, update),
+            Kind::Instance => change::update_instance(world, project, name, parse(body)?, update),
+            _ => records::update(world, kind, project, name, &parse(body)?, update),
         }
     })
 }
 
 async fn delete(State(daemon): State<Daemon>, at: At) -> Response {
     let (Path((kinds, name)), Query(params)) = at;
-    let Some(kind) = kind(&kinds) else {
-        return error(404, "not found");
+    match kind(&kinds) {
+        Some(kind) => delete_at(&daemon, kind, &name, &params),
+        None => error(404, "not found"),
+    }
+}
+
+pub(super) fn delete_at(daemon: &Daemon, kind: Kind, name: &str, params: &Params) -> Response {
+    let operation = match kind {
+        Kind::Instance => Some("Deleting instance"),
+        Kind::Image => Some("Deleting image"),
+        _ => None,
     };
-    let operation = (kind == Kind::Instance).then_some("Deleting instance");
     daemon.answer(StatusCode::OK, operation, |world| match kind {
-        Kind::Project => change::delete_project(world, &name),
-        Kind::Profile => change::delete_profile(world, params.project(), &name),
-        Kind::Instance => change::delete_instance(world, params.project(), &name),
+        Kind::Project => change::delete_project(world, name),
+        Kind::Profile => change::delete_profile(world, params.project(), name),
+        Kind::Instance => change::delete_instance(world, params.project(), name),
+        _ => records::delete(world, kind, params.project(), name),
     })
 }
 
@@ -272,8 +393,12 @@ impl Daemon {
     }
 }
 
+/// The kinds that have a folder of their own.
 fn kind(plural: &str) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|kind| kind.plural() == plural)
+    Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::Server | Kind::Volume | Kind::NetworkForward))
+        .find(|kind| kind.plural() == plural)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

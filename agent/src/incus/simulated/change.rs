@@ -2,6 +2,8 @@
 //!
 //! Pure: a change works on a copy of the world that is kept only if it succeeds.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::check::{check_body, check_hostname, new_name};
@@ -23,7 +25,7 @@ pub(super) enum Refusal {
 /// A lifecycle event to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Happened {
-    pub(super) action: &'static str,
+    pub(super) action: Cow<'static, str>,
     /// The object's path, with its project.
     pub(super) source: String,
     pub(super) name: String,
@@ -419,7 +421,7 @@ fn check_room(count: usize) -> Result<(), Refusal> {
 
 pub(super) fn event(action: &'static str, kind: Kind, project: &str, name: &str) -> Happened {
     Happened {
-        action,
+        action: action.into(),
         source: object_path(kind, project, name),
         name: name.to_owned(),
         project: project.to_owned(),
@@ -429,7 +431,7 @@ pub(super) fn event(action: &'static str, kind: Kind, project: &str, name: &str)
 fn project_event(action: &'static str, name: &str) -> Happened {
     let source = object_path(Kind::Project, DEFAULT, name);
     Happened {
-        action,
+        action: action.into(),
         source,
         name: name.to_owned(),
         project: name.to_owned(),

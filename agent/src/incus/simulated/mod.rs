@@ -3,15 +3,17 @@
 //! It serves `agent dev` where there is no Incus, and tests of what a machine cannot run (virtual machines). It owns
 //! the behaviour a client can trip over: the envelope, operations and how they fail, ETags, what a patch merges and
 //! what it replaces, what cannot be deleted, lifecycle events. It must not be lenient where Incus is not: the same
-//! contract test runs against it and against a real daemon. Not simulated: images, networks, storage, devices,
-//! limits, what is inside an instance (exec is
-//! refused) or on its disks, and which config keys exist within their namespaces.
+//! contract test runs against it and against a real daemon. Pools, networks, volumes and images are records that do
+//! nothing. Not simulated: devices, limits, what is inside an instance (exec is refused) or on its disks, and which config
+//! keys exist within their namespaces.
 
 mod api;
 mod change;
 mod check;
 mod events;
+mod nested;
 mod operations;
+mod records;
 mod snapshots;
 mod world;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::records::{Records, is_record};
 use super::snapshots::Snapshot;
 use crate::incus::Kind;
 use crate::incus::path::encode;
@@ -29,6 +30,8 @@ pub(super) type Devices = BTreeMap<String, Config>;
 pub(super) struct World {
     format: u32,
     pub(super) projects: BTreeMap<String, Project>,
+    #[serde(default = "World::default_records")]
+    pub(super) records: Records,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +92,7 @@ impl World {
         Self {
             format: FORMAT,
             projects: BTreeMap::from([(DEFAULT.to_owned(), project)]),
+            records: Self::default_records(),
         }
     }
 
@@ -141,7 +145,7 @@ impl World {
     pub(super) fn names<'a>(&'a self, kind: Kind, project: Option<&str>) -> Vec<(&'a str, &'a str)> {
         let owner = project.map(|project| match kind {
             Kind::Profile => self.profile_project(project),
-            Kind::Project | Kind::Instance => project,
+            _ => project,
         });
         let mut names = Vec::new();
         for (project, contents) in &self.projects {
@@ -164,7 +168,7 @@ impl World {
                             .map(|name| (project.as_str(), name.as_str())),
                     );
                 }
-                Kind::Profile | Kind::Instance => {}
+                _ => {}
             }
         }
         names
@@ -176,18 +180,20 @@ impl World {
             Kind::Project => self.show_project(name),
             Kind::Profile => self.show_profile(project, name),
             Kind::Instance => self.show_instance(project, name, with_state),
+            _ => self.record(kind, project, name),
         }
     }
 
     /// Covers what an update can change, an instance's `volatile.*` included: a start changes it.
     pub(super) fn etag(&self, kind: Kind, project: &str, name: &str) -> Option<String> {
         let content = match kind {
+            kind if is_record(kind) => return self.record_etag(kind, project, name),
             Kind::Project => {
                 let project = self.projects.get(name)?;
                 json!([project.config, project.description])
             }
             Kind::Profile => json!(self.profile(project, name)?),
-            Kind::Instance => {
+            _ => {
                 let instance = self.projects.get(project)?.instances.get(name)?;
                 json!([
                     instance.architecture,

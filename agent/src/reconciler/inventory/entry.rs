@@ -60,7 +60,7 @@ pub(super) fn entry(kind: InventoryKind, object: &Value, host: Host<'_>) -> Opti
         InventoryKind::Image => image(&mut entry, object),
         InventoryKind::Warning => warning(&mut entry, object),
     }
-    if !matches!(kind, InventoryKind::Image | InventoryKind::Warning) {
+    if kind != InventoryKind::Warning {
         entry.owner(object, &key, host.cluster);
     }
     Some((key, entry.bounded()))
@@ -326,10 +326,10 @@ impl Entry {
 
     /// By which of our documents the object is kept, if by any.
     fn owner(&mut self, object: &Value, key: &InventoryKey, our_cluster: &str) {
+        // An image has properties, and no config.
         let config = |key: &str| {
-            object
-                .pointer("/config")
-                .and_then(|config| config.get(key)?.as_str())
+            let held = object.get("config").or_else(|| object.get("properties"))?;
+            held.get(key)?.as_str()
         };
         let document = (config(CLUSTER) == Some(our_cluster))
             .then(|| document_of(config(UID)?, key))
@@ -371,7 +371,9 @@ fn document_of(uid: &str, key: &InventoryKey) -> Option<DesiredKey> {
     } else {
         ("", rest)
     };
-    let is_same = key.name == name || key.name.rsplit('/').next() == Some(name);
+    // An image is known by its fingerprint here, which no document says.
+    let is_same =
+        key.kind == InventoryKind::Image || key.name == name || key.name.rsplit('/').next() == Some(name);
     (is_same && (tenant == key.project || !kind.has_tenant())).then(|| DesiredKey {
         kind,
         tenant: tenant.to_owned(),
@@ -637,7 +639,8 @@ mod tests {
                   "architecture": "x86_64",
                   "fingerprint": "5f7ae194ebc273a6010c64e9afee",
                   "cached": true,
-                  "size_bytes": 1031023
+                  "size_bytes": 1031023,
+                  "managed": false
                 }
             "#]],
         );

@@ -1,8 +1,7 @@
 //! An object that a document names.
 
-use serde_json::{Map, Value};
-
 use super::compare::{Differences, compare};
+use super::create::{create, image_alias};
 use super::references::{self, BadReference};
 use super::{ObjectPlan, Report, View, is_builtin, remove};
 use crate::document::{DesiredKey, Document, Kind, Managed, Phase, Update};
@@ -16,10 +15,10 @@ const STOP_SECONDS: u32 = 30;
 
 /// A document that is in force, and where it came from.
 #[derive(Clone, Copy, Debug)]
-struct InForce<'a> {
-    document: &'a Document,
-    revision: i64,
-    created_revision: i64,
+pub(super) struct InForce<'a> {
+    pub(super) document: &'a Document,
+    pub(super) revision: i64,
+    pub(super) created_revision: i64,
 }
 
 pub(super) fn plan(
@@ -86,6 +85,7 @@ fn invalid(revision: i64, fault: String, line: Option<u64>, kept: Option<ObjectP
     };
     ObjectPlan {
         revision,
+        target: String::new(),
         steps: kept.map(|kept| kept.steps).unwrap_or_default(),
         report: Report::new(Phase::Invalid, message).at(line),
     }
@@ -143,6 +143,7 @@ fn elsewhere(
     let line = document.line_of("host").or_else(|| document.line_of("hosts"));
     Some(ObjectPlan {
         revision: wanted.revision,
+        target: String::new(),
         steps: Vec::new(),
         report: Report::new(Phase::Conflict, message).at(line),
     })
@@ -173,30 +174,6 @@ fn agree(view: View<'_>, key: &DesiredKey, object: Option<&Object>, in_force: In
     }
 }
 
-fn create(view: View<'_>, in_force: InForce<'_>) -> Vec<Step> {
-    let InForce {
-        document,
-        revision,
-        created_revision,
-    } = in_force;
-    let mut body = document.spec.clone();
-    body.insert("name".into(), document.name.clone().into());
-    let config = body.entry("config").or_insert_with(|| Value::Object(Map::new()));
-    if let Some(config) = config.as_object_mut() {
-        for (key, value) in ownership::keys(document, view.context.cluster, created_revision, revision) {
-            config.insert(key.to_owned(), value.into());
-        }
-        config.insert(ownership::HOST.to_owned(), view.context.host.into());
-    }
-    let create = Step::Create {
-        body: Value::Object(body),
-    };
-    let starts = document.kind == Kind::Instance && document.running;
-    std::iter::once(create)
-        .chain(starts.then_some(Step::Start))
-        .collect()
-}
-
 fn change(view: View<'_>, object: &Object, claim: Option<&Claim>, in_force: InForce<'_>) -> ObjectPlan {
     let InForce {
         document, revision, ..
@@ -211,6 +188,9 @@ fn change(view: View<'_>, object: &Object, claim: Option<&Claim>, in_force: InFo
     } else {
         Differences::default()
     };
+    if document.kind == Kind::Image && kept_in_full {
+        differences.changes.extend(aliases(document, claim, object));
+    }
     let power_wanted = is_instance && kept_in_full;
     // What a restart would make effective takes effect at the next start anyway, if it does not run on.
     let runs_on = object.power != Power::Stopped && document.running;
@@ -231,6 +211,7 @@ fn change(view: View<'_>, object: &Object, claim: Option<&Claim>, in_force: InFo
         };
         return ObjectPlan {
             revision,
+            target: String::new(),
             steps,
             report: refusal,
         };
@@ -263,6 +244,26 @@ fn change(view: View<'_>, object: &Object, claim: Option<&Claim>, in_force: InFo
     } else {
         ObjectPlan::steps(revision, steps)
     }
+}
+
+/// An image has the name that its document gives it, and not the one that it gave before.
+fn aliases(document: &Document, claim: Option<&Claim>, object: &Object) -> Vec<Change> {
+    let wanted = image_alias(document);
+    let has = |name: &str| object.aliases().any(|alias| alias == name);
+    let applied = claim.and_then(|claim| claim.applied.as_ref());
+    let before = applied
+        .and_then(|applied| applied.spec.get("alias")?.as_str())
+        .filter(|before| *before != wanted && has(before));
+    let change = |name: &str, add| Change::Alias {
+        name: name.to_owned(),
+        add,
+    };
+    let add = (!has(wanted)).then(|| change(wanted, true));
+    before
+        .map(|before| change(before, false))
+        .into_iter()
+        .chain(add)
+        .collect()
 }
 
 /// Why a change that costs this much is not made, if it is not.

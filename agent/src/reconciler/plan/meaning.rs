@@ -1,8 +1,17 @@
 //! When two values say the same in different words. Values are compared by meaning, and written verbatim.
 
-/// Whether two values of a config key mean the same. A key that is not set and an empty one do.
-pub(super) fn config_agrees(key: &str, left: Option<&str>, right: Option<&str>) -> bool {
-    let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
+use crate::document::Kind;
+
+/// Whether what is wanted of a config key is what is there. A key that is not set and an empty one mean the same.
+pub(super) fn config_agrees(kind: Kind, key: &str, wanted: Option<&str>, has: Option<&str>) -> bool {
+    let (wanted, has) = (wanted.unwrap_or_default(), has.unwrap_or_default());
+    // Incus chooses, and shows what it chose.
+    let chosen =
+        matches!(kind, Kind::Network | Kind::StoragePool) && wanted == "auto" && !matches!(has, "" | "none");
+    chosen || values_agree(key, wanted, has)
+}
+
+fn values_agree(key: &str, left: &str, right: &str) -> bool {
     if left == right {
         return true;
     }
@@ -22,7 +31,8 @@ pub(super) fn config_agrees(key: &str, left: Option<&str>, right: Option<&str>) 
     if key.starts_with("features.") {
         return is_true(left) == is_true(right);
     }
-    booleans_agree(left, right) || (key.starts_with("limits.") && sizes_agree(left, right))
+    let is_size = key.starts_with("limits.") || key == "size" || key.ends_with(".size");
+    booleans_agree(left, right) || (is_size && sizes_agree(left, right))
 }
 
 /// Whether two values of a device's field mean the same.
@@ -125,18 +135,22 @@ mod tests {
             ("limits.memory", "é", "1", false),
         ] {
             assert_eq!(
-                config_agrees(key, Some(left), Some(right)),
+                config_agrees(Kind::Instance, key, Some(left), Some(right)),
                 agree,
                 "{key}: {left} and {right}"
             );
             assert_eq!(
-                config_agrees(key, Some(right), Some(left)),
+                config_agrees(Kind::Instance, key, Some(right), Some(left)),
                 agree,
                 "{key}: {right} and {left}"
             );
         }
-        assert!(config_agrees("limits.cpu", None, Some("")));
-        assert!(!config_agrees("limits.cpu", None, Some("1")));
+        assert!(config_agrees(Kind::Instance, "limits.cpu", None, Some("")));
+        assert!(!config_agrees(Kind::Instance, "limits.cpu", None, Some("1")));
+        for (has, agree) in [("10.1.2.1/24", true), ("none", false), ("", false)] {
+            let agrees = config_agrees(Kind::Network, "ipv4.address", Some("auto"), Some(has));
+            assert_eq!(agrees, agree, "{has}");
+        }
     }
 
     #[test]

@@ -7,19 +7,22 @@
 
 mod brake;
 mod compare;
+mod create;
 mod keep;
 mod meaning;
+mod records;
 mod references;
 mod remove;
+mod tenancy;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::desired::Desired;
-use super::observe::{Object, Observed};
+use super::observe::{Object, Observed, in_incus};
 use super::ownership::{self, Owner};
 use super::step::Step;
-use crate::document::{DEFAULT_TENANT, DesiredKey, Kind, Phase};
+use crate::document::{BUILTIN, DEFAULT_TENANT, DesiredKey, Kind, Phase};
 
 /// What planning needs to know beside the two views.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Plan {
 pub(crate) struct ObjectPlan {
     /// The document's. 0: it is gone.
     pub(crate) revision: i64,
+    /// What Incus calls the object that is there; empty, if none is.
+    pub(crate) target: String,
     pub(crate) steps: Vec<Step>,
     pub(crate) report: Report,
 }
@@ -80,6 +85,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>)
             planned: &plan.objects,
         };
         let made = match (desired.documents.get(key), observed.objects.get(key)) {
+            (Some(wanted), _) if in_incus(key.kind).is_none() => records::plan(view, key, wanted),
             (Some(wanted), object) => keep::plan(view, key, wanted, object),
             (None, Some(object)) => match view.owner(key, object) {
                 Owner::Ours(claim) if !claim.is_of_another_host(context.host) => {
@@ -89,7 +95,12 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>)
             },
             (None, None) => None,
         };
-        if let Some(made) = made {
+        if let Some(mut made) = made {
+            made.target = observed
+                .objects
+                .get(key)
+                .map(|object| object.incus_name.clone())
+                .unwrap_or_default();
             plan.objects.insert(key.clone(), made);
         }
     }
@@ -112,12 +123,18 @@ impl View<'_> {
         ownership::owner(&object.config, self.context.cluster, key)
     }
 
-    /// The project whose profiles a tenant's instances use: its own, or the default one's where it has none.
-    fn profile_project<'b>(&self, tenant: &'b str) -> &'b str {
+    /// The project whose objects of a kind a tenant's instances use: its own, or the default one's where it has none.
+    fn project_of<'b>(&self, kind: Kind, tenant: &'b str) -> &'b str {
+        let feature = match kind {
+            Kind::Profile => "features.profiles",
+            Kind::Image => "features.images",
+            Kind::Volume => "features.storage.volumes",
+            _ => return tenant,
+        };
         let Some(project) = self.observed.project(tenant) else {
             return tenant;
         };
-        let own = project.config.get("features.profiles");
+        let own = project.config.get(feature);
         if tenant == DEFAULT_TENANT || own.is_some_and(|own| meaning::is_true(own)) {
             tenant
         } else {
@@ -128,7 +145,7 @@ impl View<'_> {
 
 /// Incus makes these itself and never lets them go: they are taken over without asking, and released, not deleted.
 fn is_builtin(key: &DesiredKey) -> bool {
-    key.kind != Kind::Instance && key.name == "default"
+    matches!(key.kind, Kind::Incus | Kind::Project | Kind::Profile) && key.name == BUILTIN
 }
 
 impl ObjectPlan {
@@ -136,6 +153,7 @@ impl ObjectPlan {
     fn nothing(revision: i64, phase: Phase, message: impl Into<String>) -> ObjectPlan {
         ObjectPlan {
             revision,
+            target: String::new(),
             steps: Vec::new(),
             report: Report::new(phase, message),
         }
@@ -146,6 +164,7 @@ impl ObjectPlan {
         let words: Vec<&str> = steps.iter().map(Step::word).collect();
         ObjectPlan {
             revision,
+            target: String::new(),
             report: Report::new(Phase::Progressing, words.join(", ")),
             steps,
         }

@@ -2,6 +2,8 @@
 //!
 //! Its document is gone, so it is the object that says what is allowed: what was last applied stands on it.
 
+use serde_json::Value;
+
 use super::{ObjectPlan, View, is_builtin};
 use crate::document::{Deletion, DesiredKey, Kind, Phase};
 use crate::reconciler::observe::{Object, Power};
@@ -36,7 +38,7 @@ pub(super) fn plan(view: View<'_>, key: &DesiredKey, object: &Object, claim: &Cl
         );
         return ObjectPlan::nothing(0, Phase::Failed, message);
     }
-    if let Some(user) = in_use(view, key) {
+    if let Some(user) = in_use(view, key, object) {
         return ObjectPlan::nothing(0, Phase::Pending, format!("deleted once {user} is gone from it"));
     }
     ObjectPlan::steps(0, delete(object, claim))
@@ -75,14 +77,17 @@ fn release(key: &DesiredKey, object: &Object, claim: &Claim) -> Step {
 }
 
 /// Something that keeps an object from being deleted, ours or not.
-fn in_use(view: View<'_>, key: &DesiredKey) -> Option<String> {
+fn in_use(view: View<'_>, key: &DesiredKey, object: &Object) -> Option<String> {
     match key.kind {
-        Kind::Instance => None,
+        Kind::Incus | Kind::NetworkForward | Kind::Image | Kind::Instance | Kind::Tenant | Kind::Template => {
+            None
+        }
         Kind::Profile => view
             .observed
             .of_kind(Kind::Instance)
             .find(|(instance, object)| {
-                view.profile_project(&instance.tenant) == key.tenant && object.profiles.contains(&key.name)
+                view.project_of(Kind::Profile, &instance.tenant) == key.tenant
+                    && object.profiles.contains(&key.name)
             })
             .map(|(instance, _)| instance.to_string()),
         Kind::Project => view
@@ -91,5 +96,10 @@ fn in_use(view: View<'_>, key: &DesiredKey) -> Option<String> {
             .keys()
             .find(|other| other.tenant == key.name && !is_builtin(other))
             .map(ToString::to_string),
+        Kind::StoragePool | Kind::NetworkAcl | Kind::Network | Kind::Volume => {
+            let users = object.field("used_by").and_then(Value::as_array);
+            let user = users.and_then(|users| users.first()?.as_str());
+            user.map(|path| path.trim_start_matches("/1.0/").to_owned())
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Golden plans. Rewritten by `UPDATE_EXPECT=1`.
 
+mod kinds;
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -15,31 +17,58 @@ const HOST: &str = "ovh";
 struct Host {
     parser: Parser,
     texts: Vec<(String, i64, i64, String)>,
-    projects: Vec<Live>,
-    profiles: Vec<Live>,
-    instances: Vec<Live>,
-    missing_images: Vec<(String, String)>,
+    lists: BTreeMap<Kind, Vec<Live>>,
     revision: i64,
     may_delete: bool,
 }
 
 impl Host {
-    /// As Incus comes: a project and a profile, both named default.
+    /// As Incus comes, a project and a profile, both named default, with a pool, a bridge and an image.
     fn new() -> Host {
         Host {
-            parser: Parser::default(),
+            parser: Parser::new(HOST),
             texts: Vec::new(),
-            projects: vec![live(
-                json!({"name": "default", "config": {"features.profiles": "true"}}),
-            )],
-            profiles: vec![live(
-                json!({"name": "default", "project": "default", "config": {}, "devices": {}}),
-            )],
-            instances: Vec::new(),
-            missing_images: Vec::new(),
+            lists: BTreeMap::new(),
             revision: 100,
             may_delete: true,
         }
+        .with(Kind::Incus, json!({"config": {}}))
+        .with(
+            Kind::StoragePool,
+            json!({"name": "default", "driver": "dir", "config": {}}),
+        )
+        .with(
+            Kind::Network,
+            json!({"name": "incusbr0", "type": "bridge", "managed": true, "config": {}}),
+        )
+        .with(
+            Kind::Project,
+            json!({"name": "default", "config": {"features.profiles": "true"}}),
+        )
+        .with(
+            Kind::Profile,
+            json!({"name": "default", "project": "default", "config": {}, "devices": {}}),
+        )
+        .image("busybox")
+        .image("debian/12")
+    }
+
+    fn with(mut self, kind: Kind, object: Value) -> Host {
+        let list = self.lists.entry(kind).or_default();
+        let is_same = |live: &Live| {
+            kind != Kind::Image
+                && ["name", "project", "pool"]
+                    .iter()
+                    .all(|field| live.object.get(field) == object.get(field))
+        };
+        list.retain(|live| !is_same(live));
+        list.push(live(object));
+        self
+    }
+
+    fn image(self, alias: &str) -> Host {
+        let image = json!({"fingerprint": alias, "project": "default", "aliases": [{"name": alias}]});
+        self.with(Kind::Image, image)
     }
 
     fn put(self, revision: i64, text: &str) -> Host {
@@ -65,27 +94,20 @@ impl Host {
         self
     }
 
-    fn project(mut self, object: Value) -> Host {
-        self.projects.push(live(object));
-        self
+    fn project(self, object: Value) -> Host {
+        self.with(Kind::Project, object)
     }
 
-    fn profile(mut self, object: Value) -> Host {
-        let is_same = |live: &Live| {
-            live.object["name"] == object["name"] && live.object["project"] == object["project"]
-        };
-        self.profiles.retain(|live| !is_same(live));
-        self.profiles.push(live(object));
-        self
+    fn profile(self, object: Value) -> Host {
+        self.with(Kind::Profile, object)
     }
 
-    fn instance(mut self, object: Value) -> Host {
-        self.instances.push(live(object));
-        self
+    fn instance(self, object: Value) -> Host {
+        self.with(Kind::Instance, object)
     }
 
-    fn without_image(mut self, project: &str, alias: &str) -> Host {
-        self.missing_images.push((project.to_owned(), alias.to_owned()));
+    fn without(mut self, kind: Kind) -> Host {
+        self.lists.remove(&kind);
         self
     }
 
@@ -103,12 +125,7 @@ impl Host {
     }
 
     fn plan(&mut self) -> Plan {
-        let mut observed = Observed::from_lists(
-            self.projects.clone(),
-            self.profiles.clone(),
-            self.instances.clone(),
-        );
-        observed.missing_images = self.missing_images.iter().cloned().collect();
+        let observed = Observed::from_lists(self.lists.clone());
         let context = Context {
             host: HOST,
             cluster: CLUSTER,
@@ -146,8 +163,16 @@ fn web_with(fields: &str, spec: &str) -> String {
 /// An object as it is after the document was applied at a revision, with some fields laid over.
 fn applied(text: &str, revision: i64, over: Value) -> Value {
     let document = parse(text).unwrap();
+    let document = document.on_host(HOST);
+    let words = crate::reconciler::observe::config_field(document.kind);
     let mut object = Value::Object(document.spec.clone());
-    object["name"] = document.name.clone().into();
+    match document.kind {
+        Kind::Image => {
+            object["fingerprint"] = "f00".into();
+            object["aliases"] = json!([{"name": super::create::image_alias(document)}]);
+        }
+        _ => object["name"] = document.name.clone().into(),
+    }
     if document.kind.has_tenant() {
         object["project"] = document.tenant.clone().into();
     }
@@ -157,10 +182,10 @@ fn applied(text: &str, revision: i64, over: Value) -> Value {
             object["type"] = "container".into();
         }
     }
-    for (key, value) in ownership::keys(&document, CLUSTER, revision, revision) {
-        object["config"][key] = value.into();
+    for (key, value) in ownership::keys(document, CLUSTER, revision, revision) {
+        object[words][key] = value.into();
     }
-    object["config"][ownership::HOST] = HOST.into();
+    object[words][ownership::HOST] = HOST.into();
     object.as_object_mut().unwrap().remove("source");
     lay_over(&mut object, over);
     object
@@ -198,7 +223,7 @@ fn a_new_instance_is_created_and_started() {
         )
         .check(expect![[r#"
             instance web @14: Progressing: create, start
-                create {"config":{"limits.memory":"256MiB"},"profiles":["default"],"source":{"type":"image","alias":"busybox"},"name":"web"}
+                create {"profiles":["default"],"config":{"limits.memory":"256MiB"},"source":{"type":"image","alias":"busybox"},"name":"web"}
                 start
         "#]]);
 }
@@ -302,7 +327,6 @@ fn an_edit_is_a_live_change() {
         .check(expect![[r#"
             instance web @20: Progressing: change
                 description: "" -> "the web"
-                profiles: [] -> ["default"]
                 config.limits.cpu: 1 -> (unset)
                 config.limits.memory: 256MiB -> 512MiB
                 devices.data: {"type":"disk","path":"/d","source":"/srv"}
@@ -703,9 +727,9 @@ fn a_name_that_leads_nowhere_is_answered_with_its_line() {
         "#]]);
     Host::new()
         .put(14, &web(""))
-        .without_image("default", "busybox")
+        .without(Kind::Image)
         .check(expect![[r#"
-            instance web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, or name the server that has it
+            instance web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, put a document of kind image, or name the server that has it
         "#]]);
     Host::new()
         .put(14, &web_with("tenant: t1", ""))
@@ -736,7 +760,7 @@ fn a_whole_tenant_is_made_in_order() {
         project t1 @14: Progressing: create
             create {"config":{"features.images":"false","limits.instances":"5"},"name":"t1"}
         profile t1/web @14: Pending: waits for project t1
-        instance t1/web @14: Pending: waits for project t1
+        instance t1/web @14: Invalid (line 6): spec.source.alias: no image busybox on ovh; import it, put a document of kind image, or name the server that has it
     "#]]);
     let host = || {
         host().project(applied(

@@ -8,6 +8,8 @@
     reason = "a scenario fails by panicking, outside of test functions too"
 )]
 
+mod foundations;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,10 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::lab::{IncusDaemon, Lab};
+
+use foundations::{
+    images_live, networks_acls_and_forwards_live, pools_and_volumes_live, server_config_lives,
+};
 
 /// How long an event may take to arrive.
 const EVENT_LIMIT: Duration = Duration::from_secs(20);
@@ -57,6 +63,10 @@ on_both!(
     lists_span_projects,
     events_tell_of_changes,
     snapshots_bring_config_back,
+    server_config_lives,
+    pools_and_volumes_live,
+    networks_acls_and_forwards_live,
+    images_live,
 );
 
 fn client(socket: &Path) -> Incus {
@@ -426,7 +436,11 @@ async fn refused_creations_leave_nothing(incus: &Incus) {
 }
 
 async fn missing_objects(incus: &Incus) {
-    for kind in Kind::ALL {
+    // The server is always there, and what lives in another object goes by two names.
+    let named = Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::Server | Kind::Volume | Kind::NetworkForward));
+    for kind in named {
         for project in ["default", "nope"] {
             assert!(
                 incus.get(kind, project, "nope").await.unwrap().is_none(),
@@ -544,7 +558,6 @@ async fn lists_span_projects(incus: &Incus) {
     );
     assert_eq!(list(incus, Kind::Instance).await, ["default/a", "sharing/a"]);
     for instance in incus.list_all(Kind::Instance).await.unwrap() {
-        assert_eq!(instance.object["state"]["status"], "Stopped");
         assert_eq!(instance.status(), "Stopped");
         assert_eq!(instance.etag, "", "a list does not tell");
     }
