@@ -1,11 +1,15 @@
-//! What a tenant's role reaches: its own documents, and nothing that only hosts and operators may say.
+//! What a tenant's role reaches: its own documents, and nothing that only hosts and operators may say. And what its
+//! documents reach on a real Incus: its project.
+
+use std::path::PathBuf;
 
 use proto::authpb::Permission;
 use proto::authpb::permission::Type::{Read, Readwrite};
 use proto::etcdserverpb::*;
 use tests::client::Client;
 use tests::cluster::{Cluster, Subject};
-use tests::{tools, wait};
+use tests::lab::{IncusDaemon, Lab};
+use tests::{notes, tools, wait};
 use tokio::process::Command;
 use tonic::Code;
 
@@ -25,13 +29,19 @@ async fn a_tenants_role_ends_at_its_own_documents() {
         "/tenants/shop2/desired/profiles/web",
         "/tenants/default/desired/instances/web",
         "/cluster/desired/tenants/shop",
-        "/hosts/m0/inventory/instances/shop/web",
+        "/hosts/m0/inventory/instances/other/web",
         "/hosts/m0/alive",
         "greeting",
     ];
     for key in keys {
         put(&mut root, key).await.expect("root writes");
     }
+    let instance =
+        r#"{"kind": "instance", "name": "web", "project": "shop", "host": "m0", "status": "Running"}"#;
+    let own_instance = "/hosts/m0/inventory/instances/shop/web";
+    root.put(own_instance, instance.as_bytes())
+        .await
+        .expect("root writes");
     give_role(&mut root).await;
     let nobody = cluster.client(0);
     let mut eva = nobody.log_in("eva", PASSWORD).await.expect("eva logs in");
@@ -63,6 +73,19 @@ async fn a_tenants_role_ends_at_its_own_documents() {
     // The command line asks for no more than that, where it is told whose things are meant.
     let listed = agentctl(&cluster, &["get", "--tenant", "shop"]).await;
     assert!(listed.contains("web") && !listed.contains("error"), "{listed}");
+    let instances = [
+        "inventory",
+        "query",
+        "instances",
+        "--host",
+        "m0",
+        "--tenant",
+        "shop",
+    ];
+    let listed = agentctl(&cluster, &instances).await;
+    assert!(listed.contains("web") && !listed.contains("alive"), "{listed}");
+    let all = agentctl(&cluster, &["inventory", "query"]).await;
+    assert!(all.contains("permission denied"), "{all}");
     let file = cluster.folder().join("own.yaml");
     std::fs::write(&file, "kind: profile\nname: own\ntenant: shop\nspec: {}\n").expect("write a document");
     let applied = agentctl(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
@@ -70,6 +93,75 @@ async fn a_tenants_role_ends_at_its_own_documents() {
     std::fs::write(&file, "kind: profile\nname: own\ntenant: other\nspec: {}\n").expect("write a document");
     let refused = agentctl(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
     assert!(refused.contains("permission denied"), "{refused}");
+}
+
+/// The project is restricted by Incus, and its documents are judged before Incus is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_documents_end_at_its_project() {
+    const WEB: &str = "kind: instance\nname: web\ntenant: shop\nhost: m0\nrunning: false\nspec:\n  \
+                       source: {type: none}\n  devices: {root: {type: disk, path: /, pool: default}}\n";
+    const AT: &str = "/tenants/shop/desired/instances/web";
+    if let Err(missing) = Lab::available() {
+        return notes::skipped(&missing);
+    }
+    let lab = tokio::task::spawn_blocking(|| Lab::start(1))
+        .await
+        .expect("a task");
+    let lab = lab.expect("Incus starts");
+    let sockets: Vec<PathBuf> = lab.daemons().iter().map(IncusDaemon::socket).collect();
+    let cluster = Cluster::builder(&Subject::agent(), 1)
+        .incus(&sockets)
+        .start()
+        .await;
+
+    let tenant = "kind: tenant\nname: shop\nspec:\n  limits: {instances: 1}\n";
+    store(&cluster, "/cluster/desired/tenants/shop", tenant).await;
+    store(&cluster, AT, WEB).await;
+    until_status(&cluster, AT, "Stopped").await;
+    let incus = |args: &[&str]| lab.daemons()[0].incus(args);
+    let project = incus(&["project", "show", "shop"]).expect("a project");
+    for line in ["restricted: \"true\"", "limits.instances: \"1\""] {
+        assert!(project.contains(line), "{line} in\n{project}");
+    }
+
+    let nested = format!("{WEB}  config: {{security.nesting: true}}\n");
+    store(&cluster, AT, &nested).await;
+    let status = until_status(&cluster, AT, "Invalid").await;
+    assert_eq!(status["line"], 9, "{status}");
+    // Incus would refuse it as well, and refuses it by hand.
+    let by_hand = incus(&[
+        "config",
+        "set",
+        "web",
+        "security.nesting=true",
+        "--project",
+        "shop",
+    ]);
+    assert!(by_hand.is_err(), "{by_hand:?}");
+    store(&cluster, AT, WEB).await;
+    until_status(&cluster, AT, "Stopped").await;
+}
+
+async fn store(cluster: &Cluster, key: &str, document: &str) {
+    let stored = cluster.client(0).put(key, document.as_bytes()).await;
+    stored.expect("a document is stored");
+}
+
+/// Waits until the host says this of the document as it is now.
+async fn until_status(cluster: &Cluster, document: &str, phase: &str) -> serde_json::Value {
+    let status = document.replace("/desired/", "/status/");
+    let wanted = cluster
+        .client(0)
+        .get_prefix(document, false)
+        .await
+        .expect("the document");
+    let revision = wanted.kvs.first().expect("the document").mod_revision;
+    wait::until(&format!("{document} to be {phase}"), async || {
+        let answer = cluster.client(0).get_prefix(&status, false).await.ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&answer.kvs.first()?.value).ok()?;
+        (status["phase"] == phase && status["revision"] == revision).then_some(status)
+    })
+    .await
 }
 
 /// Root, and auth switched on.
@@ -98,6 +190,11 @@ async fn give_role(root: &mut Client) {
     for (perm_type, key, range_end) in [
         (Readwrite, "/tenants/shop/desired/", "/tenants/shop/desired0"),
         (Read, "/tenants/shop/", "/tenants/shop0"),
+        (
+            Read,
+            "/hosts/m0/inventory/instances/shop/",
+            "/hosts/m0/inventory/instances/shop0",
+        ),
     ] {
         let grant = AuthRoleGrantPermissionRequest {
             name: "shop".into(),

@@ -98,6 +98,9 @@ fn create_words(document: &Document) -> String {
 }
 
 pub(super) fn hosts(document: Option<&Document>) -> String {
+    if let Some(instance) = document.and_then(|document| document.instance.as_ref()) {
+        return format!("in {instance}");
+    }
     // A template is on no host: nothing is made of it by itself.
     let document = document.filter(|document| document.kind != Kind::Template);
     match document.map(|document| document.hosts.as_slice()) {

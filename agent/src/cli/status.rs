@@ -146,7 +146,12 @@ fn hosts_of(
     if !named.is_empty() {
         return named;
     }
-    let mut hosts: Vec<String> = alive.to_vec();
+    // What is inside of an instance is for that one's host to speak of.
+    let inside = stored
+        .document
+        .as_ref()
+        .is_some_and(|document| document.instance.is_some());
+    let mut hosts: Vec<String> = if inside { Vec::new() } else { alive.to_vec() };
     let speaking = said
         .keys()
         .filter(|(key, _)| *key == stored.key)
@@ -202,7 +207,7 @@ fn outcome(rows: &[Row]) -> Outcome {
     let of = |row: &Row| match row.phase {
         Phase::Ready | Phase::Stopped => Outcome::Done,
         Phase::Pending | Phase::Progressing | Phase::Failed => Outcome::Underway,
-        Phase::Invalid | Phase::Conflict => Outcome::Stuck,
+        Phase::Invalid | Phase::Conflict | Phase::Unsupported => Outcome::Stuck,
     };
     let outcomes: Vec<Outcome> = rows.iter().map(of).collect();
     // All that can be done is waited for, so that the answer is about everything.

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
+use crate::service::ManagerChoice;
 
 pub use file::{ConfigFileError, arguments_from_file};
 pub use retention::AutoCompactionMode;
@@ -51,6 +52,24 @@ pub struct RunArgs {
         help_heading = "Member"
     )]
     pub incus_socket: PathBuf,
+    /// What keeps the host's own services running
+    #[arg(
+        long,
+        env = "AGENT_SERVICE_MANAGER",
+        value_enum,
+        default_value_t,
+        help_heading = "Member"
+    )]
+    pub service_manager: ManagerChoice,
+    /// The directory that documents for the host itself see as /
+    #[arg(
+        long,
+        env = "AGENT_HOST_ROOT",
+        value_name = "DIR",
+        default_value = "/",
+        help_heading = "Member"
+    )]
+    pub host_root: PathBuf,
 
     /// Where clients are served
     #[arg(

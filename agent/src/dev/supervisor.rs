@@ -125,6 +125,8 @@ impl Supervisor {
             ("--initial-cluster-token", CLUSTER_TOKEN.to_owned()),
             ("--provider", provider.to_owned()),
             ("--incus-socket", self.sockets[index].clone()),
+            // Three hosts on one machine, which is nobody's to change: what they started would outlive them.
+            ("--service-manager", "none".to_owned()),
         ];
         let flags = flags
             .into_iter()

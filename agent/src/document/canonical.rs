@@ -24,6 +24,9 @@ pub fn canonical_text(document: &Document) -> String {
             fields.insert("hosts".into(), json!(hosts));
         }
     }
+    if let Some(instance) = &document.instance {
+        fields.insert("instance".into(), json!(instance));
+    }
     if document.kind == super::Kind::Instance {
         fields.insert("running".into(), json!(document.running));
     }

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
+use super::place::one_host;
 use super::suggest::did_you_mean;
-use super::yaml::{self, Content, Entry, Node};
+use super::yaml::{self, Entry, Node};
 use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec, tenant};
 
 pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
@@ -21,6 +22,8 @@ pub struct Document {
     pub tenant: String,
     /// Where it applies, as written. Empty: on every host. An instance always has exactly one.
     pub hosts: Vec<String>,
+    /// For a service or a file: the instance that it is in. `None`: the host itself.
+    pub instance: Option<String>,
     /// For an instance: whether it should run. True for other kinds.
     pub running: bool,
     pub lifecycle: Lifecycle,
@@ -83,6 +86,7 @@ impl Document {
             name: key.name,
             tenant: key.tenant,
             hosts: vec![host.to_owned()],
+            instance: None,
             running,
             lifecycle,
             origin: None,
@@ -154,13 +158,14 @@ pub fn hosts_named(text: &str) -> Option<Vec<String>> {
     (!hosts.is_empty()).then_some(hosts)
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "kind",
     "name",
     "tenant",
     "host",
     "hosts",
     "placement",
+    "instance",
     "running",
     "lifecycle",
     "origin",
@@ -185,6 +190,7 @@ impl Reader {
         if kind == Kind::Instance {
             one_host(root, &hosts)?;
         }
+        let instance = Self::instance(root, kind, &tenant)?;
         if kind == Kind::Template && !hosts.is_empty() {
             let message = "a template is on no host: hosts are named where it is used";
             return Err(DocumentError::new(root.line, root.column, "hosts", message));
@@ -209,6 +215,7 @@ impl Reader {
             name,
             tenant,
             hosts,
+            instance,
             running,
             lifecycle,
             origin,
@@ -259,7 +266,11 @@ impl Reader {
 
     fn name(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
         let Some(entry) = find(map(root, "")?, "name") else {
-            return Err(missing(root, "name", &format!("the {kind}'s name in Incus")));
+            let whose = match kind {
+                Kind::Template | Kind::Tenant => format!("what the {kind} is called"),
+                _ => format!("the {kind}'s name in Incus"),
+            };
+            return Err(missing(root, "name", &whose));
         };
         let name = word(&entry.value, "name")?;
         match name::fault(kind, name) {
@@ -285,69 +296,6 @@ impl Reader {
                     None => Ok(tenant.to_owned()),
                 }
             }
-        }
-    }
-
-    /// `host`, `hosts` or `placement.hosts`: one of them.
-    fn hosts(&mut self, root: &Node) -> Result<Vec<String>, DocumentError> {
-        let entries = map(root, "")?;
-        let given: Vec<&Entry> = ["host", "hosts", "placement"]
-            .iter()
-            .filter_map(|name| find(entries, name))
-            .collect();
-        if let [first, second, ..] = given.as_slice() {
-            let message = format!(
-                "stands beside {}: one of host, hosts and placement says where",
-                first.name
-            );
-            return Err(fault(second, &second.name, message));
-        }
-        match given.first() {
-            None => Ok(Vec::new()),
-            Some(entry) if entry.name == "host" => {
-                let host = word(&entry.value, "host")?;
-                match name::plain_fault(host) {
-                    Some(wrong) => Err(fault(entry, "host", wrong)),
-                    None => Ok(vec![host.to_owned()]),
-                }
-            }
-            Some(entry) if entry.name == "hosts" => host_list(entry, "hosts"),
-            Some(entry) => self.placement(entry),
-        }
-    }
-
-    fn placement(&mut self, entry: &Entry) -> Result<Vec<String>, DocumentError> {
-        let entries = map(&entry.value, "placement")?;
-        self.known(
-            entries,
-            "placement",
-            &["hosts", "spread", "failover"],
-            "no such field",
-        )?;
-        if let Some(spread) = find(entries, "spread") {
-            one_of(&spread.value, "placement.spread", &["provider"])?;
-        }
-        if let Some(failover) = find(entries, "failover") {
-            let failover_word = one_of(
-                &failover.value,
-                "placement.failover",
-                &["never", "manual", "fenced"],
-            )?;
-            if failover_word == "fenced" {
-                return Err(fault(
-                    failover,
-                    "placement.failover",
-                    "fenced arrives later; use manual or never",
-                ));
-            }
-        }
-        match find(entries, "hosts") {
-            Some(hosts) => host_list(hosts, "placement.hosts"),
-            None => Err(missing(
-                &entry.value,
-                "placement.hosts",
-                "the hosts to choose from",
-            )),
         }
     }
 
@@ -472,6 +420,7 @@ impl Document {
             name,
             tenant,
             running: true,
+            instance: None,
             lifecycle: Lifecycle {
                 protect: self.lifecycle.protect,
                 ..kind.lifecycle()
@@ -506,57 +455,4 @@ fn overlays<'a>(entry: &'a Entry, document: &Document) -> Result<&'a [Entry], Do
         map(&overlay.value, &path)?;
     }
     Ok(overlays)
-}
-
-fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentError> {
-    match hosts {
-        [_] => Ok(()),
-        [] => Err(missing(root, "host", "the host that the instance runs on")),
-        _ => {
-            let entries = map(root, "")?;
-            let (entry, path) = match find(entries, "placement") {
-                Some(placement) => (placement, "placement.hosts"),
-                None => (
-                    find(entries, "hosts").ok_or_else(|| missing(root, "host", "one host"))?,
-                    "hosts",
-                ),
-            };
-            Err(fault(
-                entry,
-                path,
-                "placement.spread/failover arrive later; name one host",
-            ))
-        }
-    }
-}
-
-fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
-    let Content::List(items) = &entry.value.content else {
-        return Err(wrong_type(&entry.value, path, "a list of hosts"));
-    };
-    let mut hosts: Vec<String> = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let path = format!("{path}[{index}]");
-        let host = word(item, &path)?;
-        if let Some(wrong) = name::plain_fault(host) {
-            return Err(DocumentError::new(item.line, item.column, &path, wrong));
-        }
-        if hosts.iter().any(|other| other == host) {
-            return Err(DocumentError::new(
-                item.line,
-                item.column,
-                &path,
-                format!("{host} stands here twice"),
-            ));
-        }
-        hosts.push(host.to_owned());
-    }
-    if hosts.is_empty() {
-        return Err(wrong_type(
-            &entry.value,
-            path,
-            "at least one host; leave it out for every host",
-        ));
-    }
-    Ok(hosts)
 }

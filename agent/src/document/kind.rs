@@ -22,6 +22,12 @@ pub enum Kind {
     Volume,
     Image,
     Instance,
+    /// One of IncusOS' services, on a host that need not be IncusOS.
+    OsService,
+    /// A file on a host, or in an instance.
+    File,
+    /// What runs on a host, or in an instance.
+    Service,
     /// Whose documents may say how much: a restricted project.
     Tenant,
     /// Documents to be filled in. Nothing is made of one by itself.
@@ -42,6 +48,9 @@ pub const fn kinds() -> &'static [Kind] {
         Kind::Volume,
         Kind::Image,
         Kind::Instance,
+        Kind::OsService,
+        Kind::File,
+        Kind::Service,
         Kind::Tenant,
         Kind::Template,
     ]
@@ -62,6 +71,9 @@ impl Kind {
             Kind::Volume => "volume",
             Kind::Image => "image",
             Kind::Instance => "instance",
+            Kind::OsService => "os-service",
+            Kind::File => "file",
+            Kind::Service => "service",
             Kind::Tenant => "tenant",
             Kind::Template => "template",
         }
@@ -81,6 +93,9 @@ impl Kind {
             Kind::Volume => "volumes",
             Kind::Image => "images",
             Kind::Instance => "instances",
+            Kind::OsService => "os-services",
+            Kind::File => "files",
+            Kind::Service => "services",
             Kind::Tenant => "tenants",
             Kind::Template => "templates",
         }
@@ -89,7 +104,10 @@ impl Kind {
     /// Whether a document of this kind belongs to a tenant. One that does not belongs to the cluster.
     #[must_use]
     pub const fn has_tenant(self) -> bool {
-        matches!(self, Kind::Profile | Kind::Volume | Kind::Image | Kind::Instance)
+        matches!(
+            self,
+            Kind::Profile | Kind::Volume | Kind::Image | Kind::Instance | Kind::File | Kind::Service
+        )
     }
 
     /// What holds for a document that says nothing of it. What keeps data is kept; an image can be had again, and

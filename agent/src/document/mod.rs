@@ -16,6 +16,7 @@ mod lifecycle;
 mod name;
 mod overlay;
 mod parts;
+mod place;
 mod shapes;
 mod spec;
 mod split;

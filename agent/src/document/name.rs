@@ -1,6 +1,6 @@
 //! The rules for names, which are Incus' where it has any, and strict enough for a key's segment.
 
-use super::{DEFAULT_TENANT, Kind};
+use super::{DEFAULT_TENANT, Kind, spec};
 
 /// Why `name` is no name for an object of a kind; `None` when it is one.
 pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
@@ -17,7 +17,13 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         | Kind::Profile
         | Kind::Volume
         | Kind::Image
+        | Kind::File
+        | Kind::Service
         | Kind::Template => plain_fault(name),
+        Kind::OsService if spec::OS_SERVICES.contains(&name) => None,
+        Kind::OsService => Some(
+            "an os-service is one of ceph, iscsi, linstor, lvm, multipath, netbird, nvme, ovn, tailscale, usbip",
+        ),
     }
 }
 

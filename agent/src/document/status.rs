@@ -38,6 +38,8 @@ pub enum Phase {
     Failed,
     /// As the document says, which is: not running.
     Stopped,
+    /// Not to be done on this host, for the reason in the message. Nothing is touched.
+    Unsupported,
 }
 
 impl Status {
@@ -59,6 +61,7 @@ impl fmt::Display for Phase {
             Phase::Conflict => "Conflict",
             Phase::Failed => "Failed",
             Phase::Stopped => "Stopped",
+            Phase::Unsupported => "Unsupported",
         })
     }
 }

@@ -490,3 +490,102 @@ fn a_status_is_json_without_empty_fields() {
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
 }
+
+#[test]
+fn the_example_of_services_parses() {
+    let text = include_str!("../../../examples/service.yaml");
+    let keys: Vec<_> = split(text)
+        .into_iter()
+        .map(|(_, text)| key(&parse(text).unwrap()))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "/tenants/default/desired/services/node-exporter",
+            "/tenants/default/desired/services/pages",
+            "/tenants/default/desired/files/motd"
+        ]
+    );
+}
+
+#[test]
+fn services_and_files_are_read_as_they_are_written() {
+    let text = "\
+kind: service
+name: web
+tenant: t1
+instance: db
+spec:
+  exec: /usr/bin/web
+  args: ['--port', 0080, \"$HOME\"]
+  environment: {RATE: 1.10, ON: yes}
+  user: www-data
+  workingDirectory: /
+  restart: on-failure
+  after: [network-online.target]
+  enabled: false
+  files:
+    - {path: /etc/web.conf, mode: 0640, owner: 33:33, content: ''}
+";
+    let document = parse(text).unwrap();
+    expect![[r#"{"instance":"db","kind":"service","lifecycle":{"deletion":"delete","managed":"full","protect":false,"update":"live"},"name":"web","spec":{"after":["network-online.target"],"args":["--port","0080","$HOME"],"enabled":false,"environment":{"ON":"yes","RATE":"1.10"},"exec":"/usr/bin/web","files":[{"content":"","mode":"0640","owner":"33:33","path":"/etc/web.conf"}],"restart":"on-failure","user":"www-data","workingDirectory":"/"},"tenant":"t1"}"#]]
+    .assert_eq(&canonical_text(&document));
+    for text in [
+        text,
+        "kind: file\nname: a\nspec: {path: /etc/a, mode: 644, uid: 5, content: \"a\\tb\\n\"}\n",
+        "kind: os-service\nname: nvme\nspec: {config: {enabled: true, targets: [{port: 8009, address: a}]}}\n",
+    ] {
+        let canonical = canonical_text(&parse(text).unwrap());
+        assert_eq!(canonical_text(&parse(&canonical).unwrap()), canonical);
+    }
+}
+
+/// What reaches root is checked to the letter.
+#[test]
+fn a_mistake_in_a_service_is_answered_where_it_was_made() {
+    let service = |spec: &str| format!("kind: service\nname: web\nspec:\n{spec}\n");
+    let file = |fields: &str| format!("kind: file\nname: web\nspec: {{{fields}}}\n");
+    let os = |name: &str, config: &str| format!("kind: os-service\nname: {name}\nspec: {config}\n");
+    let cases = [
+        service("  args: []"),
+        service("  exec: bin/web"),
+        service("  exec: /usr/bin/../web"),
+        service("  exec: /usr/bin/web\n  args: web"),
+        service("  exec: /usr/bin/web\n  args: [\"a\\nb\"]"),
+        service("  exec: /usr/bin/web\n  environment: {1A: b}"),
+        service("  exec: /usr/bin/web\n  environment: {A: \"b\\0c\"}"),
+        service("  exec: /usr/bin/web\n  user: 'a b'"),
+        service("  exec: /usr/bin/web\n  restart: sometimes"),
+        service("  exec: /usr/bin/web\n  after: [network]"),
+        service("  exec: /usr/bin/web\n  unit: '[Service]'"),
+        service("  unit: ExecStart=/bin/true"),
+        service("  exec: /usr/bin/web\n  enabled: 1"),
+        service("  exec: /usr/bin/web\n  file: []"),
+        service("  exec: /usr/bin/web\n  files: [{path: /a}]"),
+        service("  exec: /usr/bin/web\n  files:\n  - {path: /a, content: b}\n  - {path: /a, content: c}"),
+        service("  exec: /usr/bin/web\n  files: [{path: /a, content: b, owner: www-data}]"),
+        service("  exec: /usr/bin/web").replace("spec:", "tenant: t1\nspec:"),
+        service("  exec: /usr/bin/web").replace("spec:", "instance: a.b\nspec:"),
+        service("  exec: /usr/bin/web").replace("spec:", "running: true\nspec:"),
+        file("path: /etc/a"),
+        file("path: /etc/a/, content: b"),
+        file("path: /proc/sys/a, content: b"),
+        file("path: /etc/a, content: [b]"),
+        file("path: /etc/a, content: b, mode: 4755"),
+        file("path: /etc/a, content: b, mode: rw"),
+        file("path: /etc/a, content: b, uid: root"),
+        file("path: /etc/a, source: /etc/b"),
+        os("sshd", "{config: {enabled: true}}"),
+        os("lvm", "{}"),
+        os("lvm", "{config: {}}"),
+        os("lvm", "{config: {enabled: yes}}"),
+        os("lvm", "{config: {enabled: true}}").replace("spec:", "instance: web\nspec:"),
+        os("lvm", "{config: {enabled: true}}").replace("spec:", "tenant: t1\nspec:"),
+    ];
+    let mut answers = String::new();
+    for text in cases {
+        let answer = parse(&text).expect_err(&text);
+        writeln!(answers, "{answer}").unwrap();
+    }
+    expect_file!["testdata/services.txt"].assert_eq(&answers);
+}

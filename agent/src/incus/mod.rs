@@ -12,6 +12,7 @@
 mod client;
 mod error;
 mod events;
+mod guest;
 mod images;
 mod instance;
 mod lifecycle;
@@ -26,6 +27,7 @@ mod transport;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
+pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};
 pub use session::{Command, Incoming, Outgoing, Session, Size, Stream};

@@ -82,6 +82,42 @@ pub(super) fn image_alias(project: &str, alias: &str) -> Result<String, IncusErr
     ))
 }
 
+/// The path of a file in a guest, which is the guest's own and only encoded.
+pub(super) fn guest_file(project: &str, name: &str, file: &str) -> Result<String, IncusError> {
+    let good = file.starts_with('/') && !file.chars().any(char::is_control);
+    if !good {
+        return Err(IncusError::BadName {
+            name: file.to_owned(),
+        });
+    }
+    Ok(format!(
+        "/1.0/instances/{}/files?path={}&project={}",
+        segment(name)?,
+        encode(file),
+        segment(project)?
+    ))
+}
+
+/// The path at which programs are begun in a guest.
+pub(super) fn guest_exec(project: &str, name: &str) -> Result<String, IncusError> {
+    Ok(format!(
+        "/1.0/instances/{}/exec?project={}",
+        segment(name)?,
+        segment(project)?
+    ))
+}
+
+/// The path of a program's recorded output, as Incus names it: below the instance, and nowhere else.
+pub(super) fn guest_log(project: &str, name: &str, log: &str) -> Result<String, IncusError> {
+    let below = format!("/1.0/instances/{}/logs/exec-output/", segment(name)?);
+    match log.split('?').next().and_then(|log| log.strip_prefix(&below)) {
+        Some(file) => Ok(format!("{below}{}?project={}", segment(file)?, segment(project)?)),
+        None => Err(IncusError::bad_answer(
+            "recorded output that is not the instance's",
+        )),
+    }
+}
+
 /// Some kinds are in no project. Networks are in the default one, unless another is named.
 fn query(kind: Kind, project: &str) -> Result<String, IncusError> {
     match kind {
@@ -226,6 +262,25 @@ mod tests {
         }
         for alias in ["", "/", "a//b", "a/../b", "a?b"] {
             assert!(image_alias("p", alias).is_err(), "{alias:?}");
+        }
+    }
+
+    #[test]
+    fn paths_into_a_guest() {
+        assert_eq!(
+            guest_file("t1", "web", "/etc/a b?").unwrap(),
+            "/1.0/instances/web/files?path=%2Fetc%2Fa%20b%3F&project=t1"
+        );
+        assert!(guest_file("t1", "web", "etc").is_err());
+        assert!(guest_file("t1", "a/b", "/etc").is_err());
+        let log = "/1.0/instances/web/logs/exec-output/exec_1.stdout";
+        assert_eq!(guest_log("t1", "web", log).unwrap(), format!("{log}?project=t1"));
+        for log in [
+            "",
+            "/1.0/instances/db/logs/exec-output/x",
+            "/1.0/instances/web/logs/exec-output/../x",
+        ] {
+            assert!(guest_log("t1", "web", log).is_err(), "{log}");
         }
     }
 

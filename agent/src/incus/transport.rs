@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 
 use super::IncusError;
@@ -24,6 +24,33 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Transport {
     socket: PathBuf,
     http: reqwest::Client,
+}
+
+/// A request of bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Raw<'a> {
+    pub(super) method: Method,
+    /// Begins with a slash and is encoded already.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'static str, String)],
+    pub(super) body: Bytes,
+    /// Of the answer, as much is read.
+    pub(super) read_max: usize,
+}
+
+/// Its answer.
+#[derive(Clone, Debug)]
+pub(super) struct RawAnswer {
+    headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl RawAnswer {
+    /// A header's value; empty, where it has none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
+    }
 }
 
 /// What Incus' envelope held.
@@ -122,6 +149,44 @@ impl Transport {
             .to_owned();
         let body = self.read(response, limit).await?;
         open_envelope(status, etag, &body)
+    }
+
+    /// A request whose body and answer are a file's bytes. An answer that is none, an error's, is opened as ever.
+    pub(super) async fn raw(&self, request: Raw<'_>, limit: Duration) -> Result<RawAnswer, IncusError> {
+        let mut sent = self
+            .http
+            .request(request.method, format!("http://incus{}", request.path))
+            .timeout(limit)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(request.body);
+        for (name, value) in request.headers {
+            sent = sent.header(*name, value);
+        }
+        let mut response = sent.send().await.map_err(|error| self.failure(error, limit))?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.failure(error, limit))?
+        {
+            body.extend_from_slice(&chunk);
+            if body.len() >= request.read_max {
+                body.truncate(request.read_max);
+                break;
+            }
+        }
+        if !status.is_success() {
+            open_envelope(status.as_u16(), String::new(), &body)?;
+            return Err(IncusError::bad_answer(format!(
+                "http status {status} without an error"
+            )));
+        }
+        Ok(RawAnswer {
+            headers,
+            body: body.freeze(),
+        })
     }
 
     async fn read(&self, mut response: reqwest::Response, limit: Duration) -> Result<Bytes, IncusError> {

@@ -12,10 +12,10 @@ use tracing::{info, warn};
 use super::backoff::Backoff;
 use super::execute::execute;
 use super::plan::{ObjectPlan, Plan, Report};
+use super::services::Hands;
 use super::status::Said;
-use super::step::Step;
+use super::step::{Step, in_words};
 use crate::document::{DesiredKey, Phase};
-use crate::incus::Incus;
 
 /// Objects worked on at the same time.
 const WORKERS_MAX: usize = 8;
@@ -23,10 +23,10 @@ const WORKERS_MAX: usize = 8;
 /// Work that takes longer than this is worth a status of its own.
 const SAY_PROGRESSING_AFTER: Duration = Duration::from_secs(1);
 
-/// Works on the objects of one Incus.
+/// Works on the objects of one Incus, and on what is on its host.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    incus: Incus,
+    hands: Hands,
     objects: HashMap<DesiredKey, Object>,
     workers: JoinSet<Result<(), String>>,
     worker_of: HashMap<Id, DesiredKey>,
@@ -63,9 +63,9 @@ pub(crate) struct Pass {
 }
 
 impl Engine {
-    pub(crate) fn new(incus: Incus) -> Engine {
+    pub(crate) fn new(hands: Hands) -> Engine {
         Engine {
-            incus,
+            hands,
             objects: HashMap::new(),
             workers: JoinSet::new(),
             worker_of: HashMap::new(),
@@ -145,10 +145,10 @@ impl Engine {
     }
 
     fn begin(&mut self, key: &DesiredKey, target: String, revision: i64, steps: Vec<Step>, now: Instant) {
-        info!(object = %key, revision, steps = %words(&steps), "working");
-        let (incus, worker_key, worker_steps) = (self.incus.clone(), key.clone(), steps.clone());
+        info!(object = %key, revision, steps = %in_words(&steps), "working");
+        let (hands, worker_key, worker_steps) = (self.hands.clone(), key.clone(), steps.clone());
         let worker = self.workers.spawn(async move {
-            execute(&incus, &worker_key, &target, &worker_steps)
+            execute(&hands, &worker_key, &target, &worker_steps)
                 .await
                 .map_err(|error| error.in_full())
         });
@@ -177,7 +177,7 @@ impl Engine {
         let error = result.err();
         match &error {
             Some(error) => warn!(object = %key, error, "not done, will be tried again"),
-            None => info!(object = %key, steps = %words(&steps), "done"),
+            None => info!(object = %key, steps = %in_words(&steps), "done"),
         }
         object.backoff.end(Instant::now(), rand::random());
         object.last = Some(Attempt { steps, error });
@@ -203,7 +203,7 @@ impl Attempt {
             },
             None if self.steps == steps => Report {
                 phase: Phase::Failed,
-                message: format!("did not last: {}; tried again", words(steps)),
+                message: format!("did not last: {}; tried again", in_words(steps)),
                 ..planned
             },
             None => planned,
@@ -217,14 +217,10 @@ fn progressing(steps: &[Step], planned: Report) -> Report {
         Phase::Invalid | Phase::Conflict | Phase::Failed => planned,
         _ => Report {
             phase: Phase::Progressing,
-            message: words(steps),
+            message: in_words(steps),
             ..planned
         },
     }
-}
-
-fn words(steps: &[Step]) -> String {
-    steps.iter().map(Step::word).collect::<Vec<_>>().join(", ")
 }
 
 fn sooner(look_again: &mut Option<Instant>, at: Instant) {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::observe::in_incus;
 use super::ownership;
+use super::services::{self, ActError, Hands};
 use super::step::{Change, Step, body_after};
 use crate::document::{DesiredKey, Kind};
 use crate::incus::{self, Incus, IncusError, StateAction};
@@ -26,6 +27,12 @@ pub(crate) enum ExecuteError {
         step: &'static str,
         #[source]
         source: IncusError,
+    },
+    #[error("{step}")]
+    Service {
+        step: &'static str,
+        #[source]
+        source: ActError,
     },
     #[error("delete: the object of this name is not the one that was planned to go")]
     NotTheSame,
@@ -55,22 +62,32 @@ pub(crate) fn in_full(error: &dyn StdError) -> String {
 /// Carries out the steps of one object in order, and stops at the first that fails. `target` is what Incus calls the
 /// object that is there.
 pub(crate) async fn execute(
-    incus: &Incus,
+    hands: &Hands,
     key: &DesiredKey,
     target: &str,
     steps: &[Step],
 ) -> Result<(), ExecuteError> {
-    // A document that is no object of Incus has no steps.
-    let Some(kind) = in_incus(key.kind) else {
-        return Ok(());
-    };
+    let incus = &hands.incus;
     for step in steps {
+        if let Step::Service(act) = step {
+            let step = Some(act.action.word())
+                .filter(|word| !word.is_empty())
+                .unwrap_or("remember");
+            let done = services::act(hands, key, act).await;
+            done.map_err(|source| ExecuteError::Service { step, source })?;
+            continue;
+        }
+        // A document that is no object of Incus has no other steps.
+        let Some(kind) = in_incus(key.kind) else {
+            return Ok(());
+        };
         let done = match step {
             Step::Create { body } => create(incus, kind, key, body).await,
             Step::Change { changes } => change(incus, kind, key, (target, changes)).await?,
             Step::Start => start(incus, key).await,
             Step::Stop { timeout_seconds } => stop(incus, key, *timeout_seconds).await,
             Step::Delete { uid } => delete(incus, kind, key, (target, uid)).await?,
+            Step::Service(_) => Ok(()),
         };
         done.map_err(|source| ExecuteError::Incus {
             step: step.word(),

@@ -3,8 +3,9 @@
 //! Three tasks, which the server starts. [`Reconciler`] runs passes, one at a time: read the documents from the local
 //! applied state (`desired`, `stored`), look at Incus (`observe`), plan (`plan`, pure), hand the steps to one worker
 //! per object (`engine`, `execute`, `backoff`), write status where it changed (`status`). Passes are started by
-//! `trigger`. [`Alive`] keeps this host's key on its lease, [`Inventory`] says what its Incus
-//! has. [`Preview`] plans for people, and carries nothing out.
+//! `trigger`. Services and files, which are no objects of Incus, are observed, planned and carried out in `services`,
+//! within the same passes. [`Alive`] keeps this host's key on its lease, [`Inventory`] says what its Incus has.
+//! [`Preview`] plans for people, and carries nothing out.
 //!
 //! What it must not do:
 //! - delete or change what it did not make: `ownership` decides that from keys on the object alone;
@@ -24,6 +25,7 @@ mod observe;
 mod ownership;
 mod plan;
 mod preview;
+mod services;
 mod status;
 mod step;
 mod stored;
@@ -33,6 +35,7 @@ mod trigger;
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
 pub use preview::Preview;
+pub use services::Hands;
 pub use task::Reconciler;
 
 /// Who this host is.

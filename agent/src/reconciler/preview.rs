@@ -18,6 +18,7 @@ use super::execute::in_full;
 use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::plan::{Context, ObjectPlan, Plan, plan};
+use super::services::Seen;
 use super::step::{Change, Step, body_after};
 use super::stored;
 use crate::document::{DesiredKey, Phase};
@@ -71,12 +72,12 @@ impl Preview {
         let (parser, now) = self.documents().await?;
         let wanted = with_changes(&parser, &now, request);
         let observed = observe(&self.incus, &wanted, &self.host).await?;
-        let after = plan(&wanted, &observed, self.context());
+        let after = plan(&wanted, &observed, &Seen::default(), self.context());
         let before = if request.documents.is_empty() && request.deleted_keys.is_empty() {
             // What Incus has otherwise than the documents say, without any change of those.
             Plan::default()
         } else {
-            plan(&now, &observed, self.context())
+            plan(&now, &observed, &Seen::default(), self.context())
         };
         let before: BTreeMap<&DesiredKey, Option<PlannedObject>> = before
             .objects
@@ -113,6 +114,8 @@ impl Preview {
 
     /// What a plan for one object means to a person; `None`: nothing.
     fn shown(&self, key: &DesiredKey, planned: &ObjectPlan, observed: &Observed) -> Option<PlannedObject> {
+        // What is no object of Incus (services, files) is looked at by nobody here.
+        in_incus(key.kind)?;
         let (effect, details, cost) = meaning(planned, observed.objects.contains_key(key))?;
         Some(PlannedObject {
             host: self.host.clone(),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::observe::config_field;
 use super::ownership;
+use super::services::Act;
 use crate::document::{Kind, OWNERSHIP_PREFIX};
 
 /// One thing to do. Each may be repeated: what is done already does no harm.
@@ -28,6 +29,8 @@ pub(crate) enum Step {
     Delete {
         uid: String,
     },
+    /// For a service or a file, which are no objects of Incus.
+    Service(Act),
 }
 
 /// One change within an object.
@@ -54,11 +57,17 @@ pub(crate) enum Change {
     },
 }
 
+/// The steps, each in a word.
+pub(crate) fn in_words(steps: &[Step]) -> String {
+    let words = steps.iter().map(Step::word).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(", ")
+}
+
 /// The fields of a `PUT`, by kind: the rest of an object is Incus' to say. An instance's architecture is left
 /// out, because Incus wants it never sent on an update.
 fn writable(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Tenant | Kind::Template => &[],
+        Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => &[],
         Kind::Incus => &["config"],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Volume => &["description", "config"],
         Kind::NetworkAcl => &["description", "config", "ingress", "egress"],
@@ -124,7 +133,7 @@ fn set(body: &mut Map<String, Value>, field: &str, name: &str, value: Option<Val
 }
 
 impl Step {
-    /// The step in a word, for a status.
+    /// The step in a word, for a status. Empty: nothing that anybody sees.
     pub(crate) const fn word(&self) -> &'static str {
         match self {
             Step::Create { .. } => "create",
@@ -132,6 +141,7 @@ impl Step {
             Step::Start => "start",
             Step::Stop { .. } => "stop",
             Step::Delete { .. } => "delete",
+            Step::Service(act) => act.action.word(),
         }
     }
 }
@@ -152,6 +162,7 @@ impl fmt::Display for Step {
             Step::Start => f.write_str("start"),
             Step::Stop { timeout_seconds } => write!(f, "stop, by force after {timeout_seconds} s"),
             Step::Delete { uid } => write!(f, "delete {uid}"),
+            Step::Service(act) => act.fmt(f),
         }
     }
 }

@@ -13,13 +13,14 @@ use super::ReconcilerOptions;
 use super::desired::{Desired, Parser};
 use super::engine::{Engine, Pass};
 use super::execute::in_full;
-use super::observe::observe;
-use super::plan::{Context, Report, plan};
+use super::observe::{Observed, observe};
+use super::plan::{Context, Report, plan, plan_without_incus};
+use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
-use super::trigger::{follow_documents, follow_incus};
+use super::trigger::{follow_documents, follow_incus, follow_services};
 use crate::document::{DesiredKey, Phase};
-use crate::incus::{Incus, IncusError};
+use crate::incus::IncusError;
 use crate::node::Node;
 use crate::shutdown::Shutdown;
 
@@ -42,11 +43,12 @@ const WORKERS_STOP_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Reconciler {
     node: Node,
-    incus: Incus,
+    hands: Hands,
     host: String,
     cluster: String,
     parser: Parser,
     engine: Engine,
+    services: Services,
     /// At most one batch of status on its way.
     status_writes: JoinSet<Result<(), WriteError>>,
     /// There was more to say while that batch was on its way.
@@ -67,28 +69,33 @@ struct Unreachable {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(node: Node, incus: Incus, options: &ReconcilerOptions) -> Reconciler {
+    pub fn new(node: Node, hands: Hands, options: &ReconcilerOptions) -> Reconciler {
         Reconciler {
             host: options.host.clone(),
             cluster: format!("{:x}", node.cluster_id()),
             parser: Parser::new(&options.host),
-            engine: Engine::new(incus.clone()),
+            engine: Engine::new(hands.clone()),
+            services: Services::new(hands.clone()),
             status_writes: JoinSet::new(),
             status_waits: false,
             status_retry: None,
             unreachable: None,
             confirm_again: None,
             node,
-            incus,
+            hands,
         }
     }
 
     /// Runs until shutdown. What is under way then is given a moment; every step may be repeated later.
     pub async fn run(mut self, shutdown: Shutdown) {
         let wake = Arc::new(Notify::new());
-        let (node, incus) = (self.node.clone(), self.incus.clone());
+        let (node, hands) = (self.node.clone(), self.hands.clone());
         let followers = async {
-            tokio::join!(follow_documents(&node, &wake), follow_incus(&incus, &wake));
+            tokio::join!(
+                follow_documents(&node, &wake),
+                follow_incus(&hands.incus, &wake),
+                follow_services(hands.manager.as_ref(), &wake)
+            );
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -169,7 +176,7 @@ impl Reconciler {
                 }
                 done
             }
-            Err(error) => (self.without_incus(&error, &desired, &stored), None),
+            Err(error) => (self.without_incus(&error, &desired, &stored).await, None),
         };
         let status_retry = self.say(&confirmed.unwrap_or(stored), &pass.said);
         [pass.look_again, status_retry].into_iter().flatten().min()
@@ -178,19 +185,24 @@ impl Reconciler {
     /// Plans, and begins what may begin. Where something is to be deleted the documents are read again once a
     /// quorum has confirmed them, and the status that was read with them comes back.
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
-        let observed = observe(&self.incus, desired, &self.host).await?;
-        let mut planned = plan(desired, &observed, self.context(false));
+        let observed = observe(&self.hands.incus, desired, &self.host).await?;
+        let seen = self.look(desired, Some(&observed)).await;
+        let mut planned = plan(desired, &observed, &seen, self.context(false));
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
             && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
         {
-            planned = plan(&desired, &observed, self.context(true));
+            planned = plan(&desired, &observed, &seen, self.context(true));
             confirmed = Some(stored);
         }
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
+        let look_again = self.services.planned(&planned, Instant::now());
         let mut pass = self.engine.pass(planned, Instant::now());
-        pass.look_again = [pass.look_again, ask_again].into_iter().flatten().min();
+        pass.look_again = [pass.look_again, ask_again, look_again]
+            .into_iter()
+            .flatten()
+            .min();
         Ok((pass, confirmed))
     }
 
@@ -216,7 +228,7 @@ impl Reconciler {
     }
 
     /// What can be said while Incus does not answer.
-    fn without_incus(&mut self, error: &IncusError, desired: &Desired, stored: &Stored) -> Pass {
+    async fn without_incus(&mut self, error: &IncusError, desired: &Desired, stored: &Stored) -> Pass {
         let now = Instant::now();
         let reason = in_full(error);
         let unreachable = self.unreachable.get_or_insert_with(|| {
@@ -247,10 +259,27 @@ impl Reconciler {
                 }
             }
         }
-        Pass {
-            said,
-            look_again: Some(look_again),
-        }
+        // What is on the host itself does not wait for Incus.
+        let seen = self.look(desired, None).await;
+        let planned = plan_without_incus(desired, &seen, self.context(false));
+        let services = self.services.planned(&planned, now);
+        let pass = self.engine.pass(planned, now);
+        said.extend(pass.said);
+        let look_again = [Some(look_again), services, pass.look_again]
+            .into_iter()
+            .flatten()
+            .min();
+        Pass { said, look_again }
+    }
+
+    /// What is there of services and files.
+    async fn look(&mut self, desired: &Desired, incus: Option<&Observed>) -> Seen {
+        let context = Context {
+            host: &self.host,
+            cluster: &self.cluster,
+            may_delete: false,
+        };
+        self.services.observe(desired, incus, context).await
     }
 
     /// Starts to write what changed, unless a write is still on its way. Returns when to look again because of a

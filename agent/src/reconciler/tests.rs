@@ -2,6 +2,7 @@
 //!
 //! Waiting is for something that happens (a status key, an Incus event), never for time to pass.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::incus::simulated::SimulatedIncus;
 use crate::incus::{Incus, Kind, StateAction};
 use crate::node::identity::InitialCluster;
 use crate::node::{Node, NodeOptions, bootstrap};
+use crate::service::{HostMachine, Manager, Supervisor};
 use crate::shutdown::Shutdown;
 
 /// Far more than anything here takes.
@@ -39,9 +41,9 @@ struct Host {
     node: Node,
     incus: Incus,
     reconciler: Option<(Shutdown, JoinHandle<()>)>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     _simulated: SimulatedIncus,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Host {
@@ -83,13 +85,14 @@ impl Host {
             .unwrap()
             .unwrap();
         let incus = Incus::connect(&socket).unwrap();
+        std::fs::create_dir_all(dir.path().join("root/etc")).unwrap();
         let mut host = Host {
             node,
             incus,
             reconciler: None,
-            _tasks: running,
+            tasks: running,
             _simulated: simulated,
-            _dir: dir,
+            dir,
         };
         host.reconcile();
         host
@@ -105,8 +108,18 @@ impl Host {
 
     fn reconcile(&mut self) {
         let shutdown = Shutdown::new();
-        let reconciler = Reconciler::new(self.node.clone(), self.incus.clone(), &Self::options());
+        let (supervisor, supervised) = Supervisor::new(&self.dir.path().join("supervised"));
+        self.tasks.spawn(supervisor.run(shutdown.clone()));
+        let host = HostMachine::new(&self.root(), None);
+        let manager = Some(Manager::Supervised(supervised));
+        let hands = Hands::new(self.incus.clone(), host, manager, &self.dir.path().join("ledger"));
+        let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options());
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
+    }
+
+    /// What documents for the host itself see as `/`.
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
     }
 
     async fn stop_reconciling(&mut self) {
@@ -506,6 +519,50 @@ async fn a_host_says_that_it_is_alive_and_takes_that_back() {
     timeout(DEADLINE, task).await.unwrap().unwrap();
     host.until_key("/hosts/ovh/alive", |value| value.is_none().then_some(()))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_and_a_service_of_the_host_itself() {
+    let host = Host::start().await;
+    let motd = "/tenants/default/desired/files/motd";
+    let file = "kind: file\nname: motd\nhost: ovh\nspec: {path: /etc/motd, content: hello}\n";
+    // The owner is whoever runs this: a stranger may not give files away.
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let file = file.replace("content:", &format!("uid: {uid}, gid: {gid}, content:"));
+    let revision = host.put(&file).await;
+    host.until(motd, Phase::Ready, revision).await;
+    assert_eq!(
+        std::fs::read_to_string(host.root().join("etc/motd")).unwrap(),
+        "hello"
+    );
+
+    std::fs::write(host.root().join("etc/issue"), "theirs").unwrap();
+    let revision = host.put(&file.replace("/etc/motd", "/etc/issue")).await;
+    let status = host.until(motd, Phase::Conflict, revision).await;
+    assert!(status.message.contains("/etc/issue"), "{status:?}");
+    host.delete(motd).await;
+    host.until_forgotten(motd).await;
+    assert_eq!(
+        std::fs::read_to_string(host.root().join("etc/issue")).unwrap(),
+        "theirs"
+    );
+    assert!(!host.root().join("etc/motd").exists());
+
+    let sleeper = "/tenants/default/desired/services/sleeper";
+    let service = "kind: service\nname: sleeper\nhost: ovh\nspec: {exec: /bin/sleep, args: ['300']}\n";
+    let revision = host.put(service).await;
+    host.until(sleeper, Phase::Ready, revision).await;
+    let revision = host.put(&service.replace("exec:", "enabled: false, exec:")).await;
+    host.until(sleeper, Phase::Stopped, revision).await;
+    let failing = service.replace(
+        "/bin/sleep, args: ['300']",
+        "/bin/cat, args: [/no/such/file], restart: on-failure",
+    );
+    let revision = host.put(&failing).await;
+    let status = host.until(sleeper, Phase::Failed, revision).await;
+    assert!(status.message.contains("/no/such/file"), "{status:?}");
+    host.delete(sleeper).await;
+    host.until_forgotten(sleeper).await;
 }
 
 /// What is made by hand appears in the inventory, what changes is written, what is gone is deleted; and where nothing

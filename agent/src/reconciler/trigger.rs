@@ -15,6 +15,7 @@ use super::stored::prefix_end;
 use crate::document::{desired_prefixes, parse_desired_key};
 use crate::incus::{Incus, IncusError};
 use crate::node::Node;
+use crate::service::Manager;
 
 /// Between two attempts to follow Incus' events.
 const RECONNECT_FIRST: Duration = Duration::from_secs(1);
@@ -77,12 +78,33 @@ pub(crate) async fn follow_incus(incus: &Incus, wake: &Arc<Notify>) {
     }
 }
 
+/// We look into instances ourselves, and every look is told of: no pass may start the next one.
+fn is_a_look_inside(action: &str) -> bool {
+    ["instance-exec", "instance-file-", "instance-log-"]
+        .iter()
+        .any(|look| action.starts_with(look))
+}
+
+/// Follows what the agent's own services do: wakes when one starts or ends. Never ends.
+pub(crate) async fn follow_services(manager: Option<&Manager>, wake: &Arc<Notify>) {
+    let Some(Manager::Supervised(supervised)) = manager else {
+        return std::future::pending().await;
+    };
+    loop {
+        supervised.changed().await;
+        wake.notify_one();
+    }
+}
+
 async fn follow_events(incus: &Incus, wake: &Arc<Notify>) -> Result<(), IncusError> {
     let mut events = incus.events().await?;
     wake.notify_one();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                if is_a_look_inside(&event.action) {
+                    continue;
+                }
                 debug!(
                     project = event.project,
                     name = event.name,

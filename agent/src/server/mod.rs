@@ -27,7 +27,8 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Hosts};
-use crate::reconciler::{Alive, Inventory, Preview, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions};
+use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use listener::Port;
@@ -117,7 +118,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
-    let acting = spawn_reconciler(&node, incus, &config, &clients);
+    let acting = spawn_reconciler(&node, incus, &config, &clients, &mut background);
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -337,6 +338,7 @@ fn spawn_reconciler(
     incus: Option<Incus>,
     config: &RunConfig,
     shutdown: &Shutdown,
+    background: &mut JoinSet<()>,
 ) -> JoinSet<()> {
     let mut acting = JoinSet::new();
     let Some(incus) = incus else {
@@ -344,7 +346,20 @@ fn spawn_reconciler(
         return acting;
     };
     let options = reconciler_options(node, config);
-    acting.spawn(Reconciler::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
+    let folder = config.data_dir.join("services");
+    let manager = match config.args.service_manager.on_this_host() {
+        ManagerChoice::Systemd => Some(Manager::Systemd),
+        ManagerChoice::Supervised | ManagerChoice::Auto => {
+            let (supervisor, supervised) = Supervisor::new(&folder.join("supervised"));
+            // Until the very end: the last steps that are under way may need it.
+            background.spawn(supervisor.run(Shutdown::new()));
+            Some(Manager::Supervised(supervised))
+        }
+        ManagerChoice::None => None,
+    };
+    let host = HostMachine::new(&config.args.host_root, None);
+    let hands = Hands::new(incus.clone(), host, manager, &folder.join("ledger"));
+    acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting

@@ -8,6 +8,7 @@
 mod daemon;
 mod image;
 mod leftovers;
+mod proxy;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 pub use daemon::IncusDaemon;
 pub use image::build as build_image;
+pub use proxy::{Fault, IncusProxy};
 
 const INCUSD: &str = "/usr/libexec/incus/incusd";
 /// More at once than a cluster has members is a mistake.

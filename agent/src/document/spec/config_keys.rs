@@ -28,6 +28,9 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         | Kind::NetworkForward
         | Kind::Volume
         | Kind::Image
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
         | Kind::Tenant
         | Kind::Template => &ANY,
         Kind::Profile | Kind::Instance => &INSTANCE,

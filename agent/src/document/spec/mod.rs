@@ -3,9 +3,13 @@
 mod config;
 mod config_keys;
 mod devices;
+mod file;
+mod host;
 mod image;
 mod instance;
+mod os_service;
 mod rules;
+mod service;
 
 use serde_json::{Map, Value};
 
@@ -14,6 +18,7 @@ use super::yaml::{Entry, Node};
 use super::{DocumentError, Kind, overlay};
 
 pub use config_keys::needs_restart;
+pub(super) use os_service::NAMES as OS_SERVICES;
 
 /// One field of a kind's spec.
 struct Field {
@@ -131,7 +136,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
         // They read their own.
-        Kind::Tenant | Kind::Template => &[],
+        Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -186,6 +191,9 @@ pub(super) fn read(
     node: &Node,
 ) -> Result<Map<String, Value>, DocumentError> {
     match kind {
+        Kind::OsService => return os_service::read(reader, node),
+        Kind::File => return file::read(reader, node),
+        Kind::Service => return service::read(reader, node),
         Kind::Template => return super::template::read(reader, node),
         Kind::Tenant => return super::tenant::read(reader, node),
         _ => {}

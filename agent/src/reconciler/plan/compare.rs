@@ -70,7 +70,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
     const NO_RULES: fn() -> Value = || json!([]);
     const NO: fn() -> Value = || json!(false);
     match kind {
-        Kind::Incus | Kind::Tenant | Kind::Template => &[],
+        Kind::Incus | Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => &[],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Profile | Kind::Volume => &[DESCRIPTION],
         Kind::NetworkAcl => &[
             DESCRIPTION,
@@ -123,13 +123,7 @@ const fn born_with(kind: Kind) -> &'static [(&'static str, &'static str)] {
         Kind::NetworkForward => &[("network", ""), ("listen_address", "")],
         Kind::Volume => &[("pool", ""), ("content_type", "filesystem")],
         Kind::Instance => &[("type", "container")],
-        Kind::Incus
-        | Kind::NetworkAcl
-        | Kind::Project
-        | Kind::Profile
-        | Kind::Image
-        | Kind::Tenant
-        | Kind::Template => &[],
+        _ => &[],
     }
 }
 

@@ -21,7 +21,8 @@ use std::fmt;
 use super::desired::Desired;
 use super::observe::{Object, Observed, in_incus};
 use super::ownership::{self, Owner};
-use super::step::Step;
+use super::services::{self, Seen};
+use super::step::{Step, in_words};
 use crate::document::{BUILTIN, DEFAULT_TENANT, DesiredKey, Kind, Phase};
 
 /// What planning needs to know beside the two views.
@@ -71,10 +72,11 @@ struct View<'a> {
 }
 
 /// Plans every object that a document names here, and every object of ours that none names any more.
-pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>) -> Plan {
+pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context: Context<'_>) -> Plan {
     let mut plan = Plan::default();
     // Kinds come in the order in which they depend on each other, documents and objects alike.
     let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
+    keys.retain(|key| !services::is_ours(key.kind));
     keys.sort();
     keys.dedup();
     for key in keys {
@@ -114,7 +116,18 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, context: Context<'_>)
             )
         })
         .count();
-    brake::apply(&mut plan, owned, context);
+    plan.objects.extend(services::plan(desired, seen, context));
+    brake::apply(&mut plan, owned + services::owned(seen), context);
+    plan
+}
+
+/// Plans what can be done while Incus does not answer.
+pub(crate) fn plan_without_incus(desired: &Desired, seen: &Seen, context: Context<'_>) -> Plan {
+    let mut plan = Plan {
+        objects: services::plan(desired, seen, context),
+        wants_confirmation: false,
+    };
+    brake::apply(&mut plan, services::owned(seen), context);
     plan
 }
 
@@ -150,7 +163,7 @@ fn is_builtin(key: &DesiredKey) -> bool {
 
 impl ObjectPlan {
     /// Nothing to do, and this to say.
-    fn nothing(revision: i64, phase: Phase, message: impl Into<String>) -> ObjectPlan {
+    pub(crate) fn nothing(revision: i64, phase: Phase, message: impl Into<String>) -> ObjectPlan {
         ObjectPlan {
             revision,
             target: String::new(),
@@ -160,18 +173,21 @@ impl ObjectPlan {
     }
 
     /// These steps, and their words to say.
-    fn steps(revision: i64, steps: Vec<Step>) -> ObjectPlan {
-        let words: Vec<&str> = steps.iter().map(Step::word).collect();
+    pub(crate) fn steps(revision: i64, steps: Vec<Step>) -> ObjectPlan {
         ObjectPlan {
             revision,
             target: String::new(),
-            report: Report::new(Phase::Progressing, words.join(", ")),
+            report: Report::new(Phase::Progressing, in_words(&steps)),
             steps,
         }
     }
 
     pub(crate) fn deletes(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Delete { .. }))
+        self.steps.iter().any(|step| match step {
+            Step::Delete { .. } => true,
+            Step::Service(act) => act.action.deletes(),
+            _ => false,
+        })
     }
 }
 

@@ -79,9 +79,8 @@ fn release(key: &DesiredKey, object: &Object, claim: &Claim) -> Step {
 /// Something that keeps an object from being deleted, ours or not.
 fn in_use(view: View<'_>, key: &DesiredKey, object: &Object) -> Option<String> {
     match key.kind {
-        Kind::Incus | Kind::NetworkForward | Kind::Image | Kind::Instance | Kind::Tenant | Kind::Template => {
-            None
-        }
+        Kind::Incus | Kind::NetworkForward | Kind::Image | Kind::Instance => None,
+        Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => None,
         Kind::Profile => view
             .observed
             .of_kind(Kind::Instance)

@@ -1,6 +1,7 @@
 //! Golden plans. Rewritten by `UPDATE_EXPECT=1`.
 
 mod kinds;
+mod tenants;
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -131,7 +132,7 @@ impl Host {
             cluster: CLUSTER,
             may_delete: self.may_delete,
         };
-        plan(&self.read(), &observed, context)
+        plan(&self.read(), &observed, &Seen::default(), context)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value at each use")]

@@ -1,0 +1,121 @@
+//! Processes as the kernel shows them: who is who, over restarts of the agent and of the host.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// One process, told from every other that had or will have its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    /// In the kernel's ticks since the boot.
+    pub(super) born: u64,
+    pub(super) boot: String,
+}
+
+/// The fields of `/proc/PID/stat` that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    is_dead: bool,
+    group: i32,
+    born: u64,
+}
+
+impl Identity {
+    /// The process that has this number now.
+    pub(super) fn of(pid: i32) -> Option<Identity> {
+        let stat = stat(pid)?;
+        Some(Identity {
+            pid,
+            born: stat.born,
+            boot: boot()?,
+        })
+    }
+
+    /// Whether it still runs. One that ended and was not waited for does not.
+    pub(super) fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| !stat.is_dead && stat.born == self.born)
+            && boot().as_deref() == Some(self.boot.as_str())
+    }
+
+    /// Whether others of the group that it led are still there, though it is not: while there are any, the kernel
+    /// gives the group's number to nobody else.
+    pub(super) fn left_others(&self) -> bool {
+        if boot().as_deref() != Some(self.boot.as_str()) || stat(self.pid).is_some_and(|stat| !stat.is_dead) {
+            return false;
+        }
+        members(self.pid).any(|stat| stat.born >= self.born)
+    }
+}
+
+/// Whether anybody of a group still runs.
+#[cfg(test)]
+pub(super) fn group_runs(group: i32) -> bool {
+    members(group).next().is_some()
+}
+
+/// The living processes of a group.
+fn members(group: i32) -> impl Iterator<Item = Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(stat)
+        .filter(move |stat| stat.group == group && !stat.is_dead)
+}
+
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The program's name, in parentheses, may hold anything, parentheses included.
+fn parse(text: &str) -> Option<Stat> {
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        is_dead: matches!(*fields.first()?, "Z" | "X"),
+        group: fields.get(2)?.parse().ok()?,
+        born: fields.get(19)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_hold_anything() {
+        let line = "42 (a) Z 1 (b) S 7 40 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 10 20";
+        let expected = Stat {
+            is_dead: false,
+            group: 40,
+            born: 98765,
+        };
+        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse("42 (a"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn a_number_is_not_an_identity() {
+        let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.is_alive());
+        assert!(
+            !Identity {
+                born: own.born + 1,
+                ..own.clone()
+            }
+            .is_alive()
+        );
+        assert!(
+            !Identity {
+                boot: "another".into(),
+                ..own
+            }
+            .is_alive()
+        );
+    }
+}
