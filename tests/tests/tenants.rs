@@ -29,13 +29,19 @@ async fn a_tenants_role_ends_at_its_own_documents() {
         "/tenants/shop2/desired/profiles/web",
         "/tenants/default/desired/instances/web",
         "/cluster/desired/tenants/shop",
-        "/hosts/m0/inventory/instances/shop/web",
+        "/hosts/m0/inventory/instances/other/web",
         "/hosts/m0/alive",
         "greeting",
     ];
     for key in keys {
         put(&mut root, key).await.expect("root writes");
     }
+    let instance =
+        r#"{"kind": "instance", "name": "web", "project": "shop", "host": "m0", "status": "Running"}"#;
+    let own_instance = "/hosts/m0/inventory/instances/shop/web";
+    root.put(own_instance, instance.as_bytes())
+        .await
+        .expect("root writes");
     give_role(&mut root).await;
     let nobody = cluster.client(0);
     let mut eva = nobody.log_in("eva", PASSWORD).await.expect("eva logs in");
@@ -67,6 +73,19 @@ async fn a_tenants_role_ends_at_its_own_documents() {
     // The command line asks for no more than that, where it is told whose things are meant.
     let listed = agentctl(&cluster, &["get", "--tenant", "shop"]).await;
     assert!(listed.contains("web") && !listed.contains("error"), "{listed}");
+    let instances = [
+        "inventory",
+        "query",
+        "instances",
+        "--host",
+        "m0",
+        "--tenant",
+        "shop",
+    ];
+    let listed = agentctl(&cluster, &instances).await;
+    assert!(listed.contains("web") && !listed.contains("alive"), "{listed}");
+    let all = agentctl(&cluster, &["inventory", "query"]).await;
+    assert!(all.contains("permission denied"), "{all}");
     let file = cluster.folder().join("own.yaml");
     std::fs::write(&file, "kind: profile\nname: own\ntenant: shop\nspec: {}\n").expect("write a document");
     let applied = agentctl(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
@@ -171,6 +190,11 @@ async fn give_role(root: &mut Client) {
     for (perm_type, key, range_end) in [
         (Readwrite, "/tenants/shop/desired/", "/tenants/shop/desired0"),
         (Read, "/tenants/shop/", "/tenants/shop0"),
+        (
+            Read,
+            "/hosts/m0/inventory/instances/shop/",
+            "/hosts/m0/inventory/instances/shop0",
+        ),
     ] {
         let grant = AuthRoleGrantPermissionRequest {
             name: "shop".into(),

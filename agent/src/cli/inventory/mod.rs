@@ -75,6 +75,27 @@ struct Entry {
     value: Value,
 }
 
+impl WhichArgs {
+    /// What is to be read. With hosts, no more than what is meant: who may read only one tenant's is not refused.
+    fn prefixes(&self, kind: Option<InventoryKind>) -> Vec<String> {
+        if self.hosts.is_empty() {
+            return vec![HOSTS_PREFIX.to_owned()];
+        }
+        let kinds = kind.map_or(InventoryKind::ALL.to_vec(), |kind| vec![kind]);
+        let of_host = |host: &String| -> Vec<String> {
+            let prefix = inventory_prefix(host);
+            match &self.tenant {
+                Some(tenant) => kinds
+                    .iter()
+                    .map(|kind| format!("{prefix}{}/{tenant}/", kind.plural()))
+                    .collect(),
+                None => vec![prefix],
+            }
+        };
+        self.hosts.iter().flat_map(of_host).collect()
+    }
+}
+
 fn parse_kind(word: &str) -> Result<InventoryKind, String> {
     InventoryKind::from_word(word).ok_or_else(|| {
         let known = InventoryKind::ALL.map(InventoryKind::plural);
@@ -90,7 +111,7 @@ impl InventoryCommand {
             Self::Warnings(args) => (Some(InventoryKind::Warning), args.which, true),
         };
         let alive: BTreeSet<String> = cluster::hosts_alive(session).await.into_iter().collect();
-        let (all, revision) = read(session, kind, &which.hosts).await?;
+        let (all, revision) = read(session, kind, &which).await?;
         known_hosts(&which.hosts, &all, &alive)?;
         let filter = Filter {
             tenant: which.tenant,
@@ -106,13 +127,9 @@ impl InventoryCommand {
 async fn read(
     session: &Session,
     kind: Option<InventoryKind>,
-    hosts: &[String],
+    which: &WhichArgs,
 ) -> Result<(Vec<Entry>, i64), CliError> {
-    let prefixes: Vec<String> = if hosts.is_empty() {
-        vec![HOSTS_PREFIX.to_owned()]
-    } else {
-        hosts.iter().map(|host| inventory_prefix(host)).collect()
-    };
+    let prefixes = which.prefixes(kind);
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     let listing = documents::list(&session.client, &prefixes).await?;
     let entry = |kv: &proto::mvccpb::KeyValue| {
@@ -129,6 +146,9 @@ async fn read(
 
 /// A host that was asked for must be one.
 fn known_hosts(asked: &[String], entries: &[Entry], alive: &BTreeSet<String>) -> Result<(), CliError> {
+    if alive.is_empty() && entries.is_empty() {
+        return Ok(());
+    }
     let has_any = |host: &String| entries.iter().any(|entry| entry.key.host == *host);
     match asked.iter().find(|host| !alive.contains(*host) && !has_any(host)) {
         None => Ok(()),
@@ -149,6 +169,10 @@ fn known_hosts(asked: &[String], entries: &[Entry], alive: &BTreeSet<String>) ->
 /// What is shown of a lost host is what it had.
 fn say_who_is_lost(entries: &[Entry], alive: &BTreeSet<String>) {
     let hosts: BTreeSet<&String> = entries.iter().map(|entry| &entry.key.host).collect();
+    // Who may not read it does not know who is alive.
+    if alive.is_empty() {
+        return;
+    }
     for host in hosts.into_iter().filter(|host| !alive.contains(*host)) {
         eprintln!("{host} is not alive: this is what it had when it was last heard");
     }
@@ -179,5 +203,33 @@ fn show(
         }
         _ if is_warnings => format::write(table::warnings(entries).as_bytes()),
         _ => format::write(table::entries(entries, kind.is_none()).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_is_meant() {
+        let which = |hosts: &[&str], tenant: Option<&str>| WhichArgs {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            tenant: tenant.map(str::to_owned),
+            wheres: Vec::new(),
+        };
+        let instances = Some(InventoryKind::Instance);
+        assert_eq!(which(&[], Some("shop")).prefixes(instances), ["/hosts/"]);
+        assert_eq!(
+            which(&["a", "b"], None).prefixes(instances),
+            ["/hosts/a/inventory/", "/hosts/b/inventory/"]
+        );
+        assert_eq!(
+            which(&["a"], Some("shop")).prefixes(instances),
+            ["/hosts/a/inventory/instances/shop/"]
+        );
+        assert_eq!(
+            which(&["a"], Some("shop")).prefixes(None).len(),
+            InventoryKind::ALL.len()
+        );
     }
 }
