@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "mvcc.proto",
     "authpb.proto",
     "rpc.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 7] = [
     "election.proto",
     "replicated.proto",
     "peer.proto",
+    "agent.proto",
 ];
 
 /// Messages with a secret in them: `redacted.rs` says how they show themselves.

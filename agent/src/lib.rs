@@ -3,8 +3,8 @@
 //!
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
-//! [`reconciler`] makes it so through [`incus`] and [`service`]. [`api`] and [`reconciler`] never import each other;
-//! `tonic::Status` stays in [`api`] and [`peer`].
+//! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
+//! once. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
 pub mod cli;
@@ -13,6 +13,7 @@ pub mod dev;
 pub mod document;
 pub mod incus;
 pub mod node;
+pub mod operator;
 pub mod peer;
 pub mod reconciler;
 pub mod server;

@@ -2,7 +2,7 @@
 //!
 //! [`etcdserverpb`], [`mvccpb`], [`authpb`], [`v3lockpb`] and [`v3electionpb`] are wire-compatible with etcd
 //! v3. [`replicated`] is what the log holds and what apply answers; [`peer`] is what members say to each
-//! other. Every `bytes` field is [`bytes::Bytes`].
+//! other. [`agent::v1`] is what people ask of hosts. Every `bytes` field is [`bytes::Bytes`].
 
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
 
@@ -28,6 +28,11 @@ pub mod v3electionpb {
 }
 pub mod replicated {
     tonic::include_proto!("replicated");
+}
+pub mod agent {
+    pub mod v1 {
+        tonic::include_proto!("agent.v1");
+    }
 }
 pub mod peer {
     tonic::include_proto!("peer");

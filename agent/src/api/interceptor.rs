@@ -250,6 +250,23 @@ impl Api {
         }
     }
 
+    /// Whether a stream's caller is still who it was, and still may: as [`Api::still_known`].
+    pub(super) fn still_may(
+        &self,
+        caller: &Caller,
+        allowed: impl Fn(&Permissions) -> bool,
+    ) -> Result<(), ApiError> {
+        self.still_known(caller)?;
+        let (Some(identity), auth) = (&caller.identity, self.node.store().auth()) else {
+            return Ok(());
+        };
+        match auth.permissions(&identity.user) {
+            Some(permissions) if allowed(&permissions) => Ok(()),
+            _ if !auth.is_enabled() => Ok(()),
+            _ => Err(ApiError::PermissionDenied),
+        }
+    }
+
     /// Who opens a watch, if it may see all of the keys.
     pub(super) async fn admit_watch(
         &self,

@@ -1,7 +1,7 @@
 //! How clients talk to this member: etcd's services over gRPC, and health, version and metrics over HTTP, all on
 //! one port.
 //!
-//! One file per etcd service. A call passes `interceptor` (who, and may this member serve it), then `validate`
+//! One file per etcd service, and `hosts` for the one that is ours. A call passes `interceptor` (who, and may this member serve it), then `validate`
 //! (shape), then the [`Node`]; the answer gets its `header`, a failure its place in `status`.
 //!
 //! What it must not do: decide anything about data (apply does), keep state between calls other than a client's
@@ -13,6 +13,7 @@ mod election;
 mod gateway;
 mod header;
 mod health;
+mod hosts;
 mod http;
 mod interceptor;
 mod kv;
@@ -21,6 +22,7 @@ mod lock;
 mod maintenance;
 mod observe;
 mod passwords;
+mod plans;
 mod queue;
 mod status;
 mod tokens;
@@ -32,6 +34,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::agent::v1::hosts_server::HostsServer;
 use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
@@ -50,6 +53,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::node::{Node, RaftView};
+use crate::peer::Hosts;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use header::Headers;
@@ -119,6 +123,7 @@ impl ApiOptions {
 #[derive(Clone, Debug)]
 pub struct ApiContext {
     pub node: Node,
+    pub hosts: Hosts,
     pub options: ApiOptions,
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
@@ -127,9 +132,16 @@ pub struct ApiContext {
 
 impl ApiContext {
     #[must_use]
-    pub fn new(node: Node, options: ApiOptions, metrics: Metrics, shutdown: Shutdown) -> ApiContext {
+    pub fn new(
+        node: Node,
+        hosts: Hosts,
+        options: ApiOptions,
+        metrics: Metrics,
+        shutdown: Shutdown,
+    ) -> ApiContext {
         ApiContext {
             node,
+            hosts,
             options,
             metrics,
             shutdown,
@@ -158,6 +170,7 @@ pub fn router(context: ApiContext) -> axum::Router {
         .add_service(
             ElectionServer::new(election::ElectionService(api.clone())).max_decoding_message_size(limit),
         )
+        .add_service(HostsServer::new(hosts::HostsService(api.clone())).max_decoding_message_size(limit))
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
     let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
@@ -173,6 +186,7 @@ pub fn router(context: ApiContext) -> axum::Router {
 #[derive(Debug)]
 struct Api {
     node: Node,
+    hosts: Hosts,
     options: ApiOptions,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -190,12 +204,14 @@ impl Api {
         let headers = Headers::new(&context.node);
         let ApiContext {
             node,
+            hosts,
             options,
             metrics,
             shutdown,
         } = context;
         Api {
             node,
+            hosts,
             metrics,
             shutdown,
             headers,

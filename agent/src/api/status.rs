@@ -1,7 +1,8 @@
 //! The one table of errors: what clients are told, and with which code.
 //!
 //! etcd's clients compare these texts, so each stands here once, letter by letter. Nothing else in the API makes
-//! a [`Status`] of its own, except for calls that are not implemented.
+//! a [`Status`] of its own, except for calls that are not implemented. What a host says, which no etcd does, comes in
+//! the host's words.
 
 use proto::peer::MemberRefusal;
 use proto::replicated::Refusal;
@@ -9,6 +10,7 @@ use raft_store::ReadError;
 use tonic::{Code, Status};
 
 use crate::node::{MemberError, NodeError};
+use crate::operator::{Failure, OperatorError};
 
 /// Why a call has no answer, in etcd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +226,23 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Status {
         let (code, text) = error.parts();
         Status::new(code, text)
+    }
+}
+
+/// What a host says is for a person: its own words. None is `Unavailable`, which clients take for this member's own
+/// silence and ask the next one.
+impl From<OperatorError> for Status {
+    fn from(error: OperatorError) -> Status {
+        let code = match error.failure {
+            Failure::Invalid => Code::InvalidArgument,
+            Failure::NotFound => Code::NotFound,
+            Failure::NoIncus | Failure::Refused => Code::FailedPrecondition,
+            Failure::Unsupported => Code::Unimplemented,
+            Failure::Unreachable => Code::Aborted,
+            Failure::TimedOut => Code::DeadlineExceeded,
+            Failure::Busy => Code::ResourceExhausted,
+        };
+        Status::new(code, error.message)
     }
 }
 

@@ -1,62 +1,96 @@
 //! `agentctl apply`: documents from files into the cluster, all or none.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use proto::etcdserverpb as pb;
-use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::response_op::Response;
 use serde_json::json;
 
 use super::Session;
+use super::atomic::{self, Step, Write};
 use super::change::{self, Action, Change};
 use super::client::Client;
+use super::delete;
 use super::documents::{self, FilesArg, Selection, Source, Stored};
 use super::error::CliError;
 use super::format::{self, Format};
+use super::planfile::{PlanFile, Planned};
+use super::prune;
 use super::tenancy;
-use crate::document::DesiredKey;
+use crate::document::{self, DesiredKey};
 
 /// Somebody else may change a document between our reading and our writing; twice in a row is a quarrel.
 const ATTEMPTS: usize = 3;
+/// A transaction holds 128 operations.
+const READ_AT_ONCE: usize = 100;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  agentctl apply -f web.yaml\n  agentctl apply -f infra/ -f more.yaml\n  \
-                        generate | agentctl apply -f -\n\n\
+    after_help = "Examples:\n  agentctl apply -f web.yaml\n  agentctl apply -f infra/ -f more.yaml --prune\n  \
+                        generate | agentctl apply -f -\n  agentctl plan -f infra/ -o infra.plan && agentctl apply infra.plan\n\n\
                         All documents are checked first and stored together: one mistake, and nothing changes.\n\
                         `agentctl status --wait` follows what becomes of them."
 )]
 pub(super) struct ApplyArgs {
+    /// A plan that `agentctl plan -o` kept: it is applied as it is, or not at all
+    #[arg(value_name = "PLAN", conflicts_with_all = ["files", "prune"])]
+    plan: Option<PathBuf>,
     #[command(flatten)]
     files: FilesArg,
+    /// Delete the documents that the files hold no more, too: those of the files' kinds and tenants
+    #[arg(long)]
+    prune: bool,
+    /// Do not ask before documents are deleted
+    #[arg(long, requires = "prune")]
+    yes: bool,
 }
 
 impl ApplyArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+        if let Some(file) = &self.plan {
+            return apply_plan(session, &PlanFile::read(file)?).await;
+        }
         let sources = self.files.load()?;
         tenancy::check(&session.client, &sources).await?;
         let keys: Vec<DesiredKey> = sources
             .iter()
             .map(|source| source.document.desired_key())
             .collect();
+        let pruned = if self.prune {
+            let pruned = prune::pruned(session, &sources).await?;
+            delete::refuse_protected(&pruned.iter().cloned().map(Some).collect::<Vec<_>>())?;
+            prune::confirm(&pruned, self.yes)?;
+            pruned
+        } else {
+            Vec::new()
+        };
         for _ in 0..ATTEMPTS {
             let (before, read_at) = read(&session.client, &keys).await?;
-            let changes: Vec<Change> = sources
+            let mut changes: Vec<Change> = sources
                 .iter()
                 .zip(&before)
                 .map(|(source, before)| change::of(source, before.as_ref()))
                 .collect();
-            let request = transaction(&sources, &before, &changes);
-            if request.success.is_empty() {
+            let mut steps = steps(&sources, &before, &changes);
+            for stored in &pruned {
+                changes.push(change::of_deletion(
+                    stored.key.kind,
+                    &stored.key.name,
+                    Some(stored),
+                ));
+                steps.push(Step {
+                    key: stored.key.key(),
+                    expected: Some(stored.revision),
+                    write: Write::Delete,
+                });
+            }
+            if steps.is_empty() {
                 return show(session, &changes, read_at);
             }
-            let response = session.client.txn(request).await?;
-            if response.succeeded {
-                return show(
-                    session,
-                    &changes,
-                    response.header.map_or(0, |header| header.revision),
-                );
+            if let Some(revision) = atomic::commit(&session.client, &steps).await? {
+                return show(session, &changes, revision);
             }
         }
         Err(
@@ -66,72 +100,123 @@ impl ApplyArgs {
     }
 }
 
+/// A plan is applied only while each of its documents is what it was then.
+async fn apply_plan(session: &Session, plan: &PlanFile) -> Result<(), CliError> {
+    let mut keys = Vec::new();
+    let mut changes = Vec::new();
+    let parsed = |planned: &Planned| document::parse_desired_key(&planned.key);
+    for planned in &plan.documents {
+        let key = parsed(planned)
+            .ok_or_else(|| CliError::failed(format!("{} in the plan is no document's key", planned.key)))?;
+        keys.push(key);
+    }
+    let (before, read_at) = read(&session.client, &keys).await?;
+    let mut steps = Vec::new();
+    for ((planned, key), before) in plan.documents.iter().zip(&keys).zip(&before) {
+        let revision = before.as_ref().map_or(0, |before| before.revision);
+        if revision != planned.revision {
+            let was = match planned.revision {
+                0 => "was not there".to_owned(),
+                revision => format!("was at revision {revision}"),
+            };
+            let is = match revision {
+                0 => "is not there".to_owned(),
+                revision => format!("is at revision {revision}"),
+            };
+            return Err(
+                CliError::failed(format!("{key} {was} when the plan was made, and {is} now"))
+                    .hint("nothing was changed; plan again"),
+            );
+        }
+        let write = match &planned.text {
+            Some(text) if before.as_ref().is_some_and(|before| before.text == *text) => Write::Nothing,
+            Some(text) => Write::Put(text.clone()),
+            None => Write::Delete,
+        };
+        changes.push(match &planned.text {
+            Some(text) => {
+                let document = document::parse_at(&planned.key, text)
+                    .map_err(|error| CliError::failed(format!("{key} in the plan: {error}")))?;
+                let source = Source {
+                    place: String::new(),
+                    text: text.clone(),
+                    document,
+                };
+                change::of(&source, before.as_ref())
+            }
+            None => change::of_deletion(key.kind, &key.name, before.as_ref()),
+        });
+        steps.push(Step {
+            key: planned.key.clone(),
+            expected: Some(planned.revision),
+            write,
+        });
+    }
+    if steps.iter().all(|step| step.write == Write::Nothing) {
+        return show(session, &changes, read_at);
+    }
+    match atomic::commit(&session.client, &steps).await? {
+        Some(revision) => show(session, &changes, revision),
+        None => Err(
+            CliError::failed("somebody else changed a document of the plan just now")
+                .hint("nothing was changed; plan again"),
+        ),
+    }
+}
+
 /// The documents at the keys as they are now, all at one revision, which is returned too.
 pub(super) async fn read(
     client: &Client,
     keys: &[DesiredKey],
 ) -> Result<(Vec<Option<Stored>>, i64), CliError> {
-    let range = |key: &DesiredKey| pb::RequestOp {
-        request: Some(Request::RequestRange(pb::RangeRequest {
-            key: key.key().into(),
+    let mut revision = 0;
+    let mut all = Vec::with_capacity(keys.len());
+    for some in keys.chunks(READ_AT_ONCE) {
+        let range = |key: &DesiredKey| pb::RequestOp {
+            request: Some(Request::RequestRange(pb::RangeRequest {
+                key: key.key().into(),
+                revision,
+                ..Default::default()
+            })),
+        };
+        let request = pb::TxnRequest {
+            success: some.iter().map(range).collect(),
             ..Default::default()
-        })),
-    };
-    let request = pb::TxnRequest {
-        success: keys.iter().map(range).collect(),
-        ..Default::default()
-    };
-    let response = client.txn(request).await?;
-    let revision = response.header.map_or(0, |header| header.revision);
-    let stored = response
-        .responses
-        .into_iter()
-        .map(|answer| match answer.response {
-            Some(Response::ResponseRange(range)) => {
-                documents::stored(&range.kvs, &Selection::default()).pop()
-            }
-            _ => None,
-        });
-    let stored: Vec<_> = stored.collect();
-    if stored.len() != keys.len() {
+        };
+        let response = client.txn(request).await?;
+        if revision == 0 {
+            revision = response.header.map_or(0, |header| header.revision);
+        }
+        let stored = response
+            .responses
+            .into_iter()
+            .map(|answer| match answer.response {
+                Some(Response::ResponseRange(range)) => {
+                    documents::stored(&range.kvs, &Selection::default()).pop()
+                }
+                _ => None,
+            });
+        all.extend(stored);
+    }
+    if all.len() != keys.len() {
         return Err(CliError::failed(
             "the member answered with fewer documents than it was asked for",
         ));
     }
-    Ok((stored, revision))
+    Ok((all, revision))
 }
 
 /// Puts what changes, if nothing of it has been touched since it was read.
-pub(super) fn transaction(
-    sources: &[Source],
-    before: &[Option<Stored>],
-    changes: &[Change],
-) -> pb::TxnRequest {
-    let mut request = pb::TxnRequest::default();
-    for ((source, before), change) in sources.iter().zip(before).zip(changes) {
-        if change.action == Action::Unchanged {
-            continue;
-        }
-        let key = bytes::Bytes::from(source.document.desired_key().key());
-        request.compare.push(pb::Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Mod.into(),
-            key: key.clone(),
-            target_union: Some(TargetUnion::ModRevision(
-                before.as_ref().map_or(0, |before| before.revision),
-            )),
-            ..Default::default()
-        });
-        let put = pb::PutRequest {
-            key,
-            value: source.text.clone().into(),
-            ..Default::default()
-        };
-        request.success.push(pb::RequestOp {
-            request: Some(Request::RequestPut(put)),
-        });
-    }
-    request
+pub(super) fn steps(sources: &[Source], before: &[Option<Stored>], changes: &[Change]) -> Vec<Step> {
+    let changed = sources.iter().zip(before).zip(changes);
+    changed
+        .filter(|(_, change)| change.action != Action::Unchanged)
+        .map(|((source, before), _)| Step {
+            key: source.document.desired_key().key(),
+            expected: Some(before.as_ref().map_or(0, |before| before.revision)),
+            write: Write::Put(source.text.clone()),
+        })
+        .collect()
 }
 
 /// The lines, and the revision at which the cluster holds it all.

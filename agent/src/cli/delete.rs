@@ -1,11 +1,10 @@
 //! `agentctl delete`: documents out of the cluster.
 
 use clap::Args;
-use proto::etcdserverpb as pb;
-use proto::etcdserverpb::request_op::Request;
 
 use super::Session;
 use super::apply;
+use super::atomic::{self, Step, Write};
 use super::change::{self, Change};
 use super::documents::{FilesArg, Stored, parse_kind};
 use super::error::CliError;
@@ -44,12 +43,16 @@ impl DeleteArgs {
             .zip(&before)
             .map(|(key, before)| change::of_deletion(key.kind, &key.name, before.as_ref()))
             .collect();
-        let response = session.client.txn(transaction(&keys)).await?;
-        apply::show(
-            session,
-            &changes,
-            response.header.map_or(0, |header| header.revision),
-        )
+        let steps: Vec<Step> = keys
+            .iter()
+            .map(|key| Step {
+                key: key.key(),
+                expected: None,
+                write: Write::Delete,
+            })
+            .collect();
+        let revision = atomic::commit(&session.client, &steps).await?;
+        apply::show(session, &changes, revision.unwrap_or(0))
     }
 
     fn keys(&self) -> Result<Vec<DesiredKey>, CliError> {
@@ -90,18 +93,5 @@ pub(super) fn refuse_protected(before: &[Option<Stored>]) -> Result<(), CliError
             stored.key.kind, stored.key.name
         ))
         .hint("nothing was changed; apply it with `lifecycle: {protect: false}` first")),
-    }
-}
-
-fn transaction(keys: &[DesiredKey]) -> pb::TxnRequest {
-    let delete = |key: &DesiredKey| pb::RequestOp {
-        request: Some(Request::RequestDeleteRange(pb::DeleteRangeRequest {
-            key: key.key().into(),
-            ..Default::default()
-        })),
-    };
-    pb::TxnRequest {
-        success: keys.iter().map(delete).collect(),
-        ..Default::default()
     }
 }

@@ -17,8 +17,8 @@ use crate::document::{self, DesiredKey, Document, Kind};
 
 /// A file of documents is text written by people.
 const FILE_LIMIT_BYTES: u64 = 16 << 20;
-/// One command, one transaction; a transaction holds this many operations.
-pub(super) const DOCUMENTS_LIMIT: usize = 128;
+/// One command, one transaction: a request of 1.5 MiB holds no more.
+pub(super) const DOCUMENTS_LIMIT: usize = 5_000;
 /// Keys read with one request.
 const PAGE_KEYS: i64 = 500;
 /// More documents than any three hosts carry: a key space larger than this under our prefixes is not ours.

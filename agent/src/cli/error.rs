@@ -208,6 +208,25 @@ fn status_hint(code: Code, message: &str) -> Option<&'static str> {
             "members must reach each other before one comes or goes: `agentctl endpoint status`; try again then",
         ),
         (
+            "no host has an instance",
+            "`agentctl instance list` shows what there is; another tenant's is named with --tenant",
+        ),
+        (
+            "this Incus is simulated",
+            "`agent dev --incus-socket PATH` uses a real one",
+        ),
+        (
+            "there is no host",
+            "a host is named as `agentctl member list` names it",
+        ),
+        ("does not run: start it", "`agentctl instance start NAME`"),
+        (" is stopped", "`agentctl instance start NAME` starts it"),
+        ("has no snapshot", "`agentctl instance snapshots NAME` lists them"),
+        (
+            "has no Incus",
+            "that host keeps the cluster's store only: instances are on others, `agentctl instance list` shows which",
+        ),
+        (
             "member not found",
             "`agentctl member list` shows who belongs to the cluster",
         ),

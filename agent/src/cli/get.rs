@@ -9,17 +9,21 @@ use super::documents::{self, Selection, Stored, parse_kind};
 use super::error::CliError;
 use super::format::columns::columns;
 use super::format::{self, Format};
+use super::live;
 use crate::document::{self, DEFAULT_TENANT, Kind};
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  agentctl get\n  agentctl get instances --tenant shop\n  \
-                        agentctl get instance web > web.yaml\n\n\
+                        agentctl get instance web > web.yaml\n  agentctl get instance web --live\n\n\
                         With KIND and NAME it prints the document itself, ready for `agentctl apply -f`."
 )]
 pub(super) struct GetArgs {
     #[command(flatten)]
     which: WhichArgs,
+    /// With KIND and NAME: beside it what Incus has on each host, and what the host says
+    #[arg(long, requires = "name")]
+    live: bool,
 }
 
 /// Which documents a command is about; all, if nothing is said.
@@ -53,6 +57,9 @@ impl GetArgs {
         let listing = documents::list(&session.client, &prefixes).await?;
         let stored = documents::stored(&listing.kvs, &selection);
         if let (Some(_), [one]) = (&selection.name, stored.as_slice()) {
+            if self.live {
+                return live::show(session, one).await;
+            }
             return match session.format {
                 Some(Format::Table) => format::write(table(&stored).as_bytes()),
                 Some(Format::Json) => format::write_json(&as_json(one)),

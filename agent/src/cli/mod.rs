@@ -1,12 +1,14 @@
 //! `agentctl`, also `agent ctl`: the command line of the cluster.
 //!
-//! Every command is a client of the etcd API and of nothing else, so that it works from any machine and against any
-//! etcd v3. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
+//! Every command is a client of the etcd API, so that it works from any machine and against any etcd v3; those about
+//! hosts' instances speak our own service beside it. Texts are made by pure functions in [`format`] and beside the commands; the client sees to endpoints.
 //! Only `snapshot restore` makes a data directory; none is ever changed.
 
+mod adopt;
 mod alarm;
 mod application;
 mod apply;
+mod atomic;
 mod auth;
 mod change;
 mod check;
@@ -24,20 +26,27 @@ mod endpoint;
 mod error;
 mod format;
 mod get;
+mod instance;
 mod inventory;
 mod kv;
 mod lease;
+mod live;
 mod lock;
 mod make_mirror;
 mod member;
 mod options;
 mod password;
+mod plan;
+mod planfile;
+mod prune;
 mod range;
 mod role;
 mod session;
 mod snapshot;
+mod ssh;
 mod status;
 mod tenancy;
+mod tunnel;
 mod user;
 
 use std::ffi::OsString;
@@ -63,7 +72,8 @@ use session::Session;
     after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
                   ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
                   TIME is written 500ms, 5s or 1m30s.\n\
-                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND` ends with that of COMMAND.\n\
+                  Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND`, `instance exec` and `ssh` end \
+                  with that of their command.\n\
                   `agentctl COMMAND --help` says more, with examples."
 )]
 struct Cli {
@@ -80,12 +90,25 @@ enum Command {
     Kv(kv::KvCommand),
     /// Store documents: what the hosts shall make true
     Apply(apply::ApplyArgs),
+    /// Show what documents would change, and where
+    Plan(plan::PlanArgs),
+    /// Show where hosts differ from their documents
+    Diff(plan::DiffArgs),
+    /// Put what was made by hand under a document
+    Adopt(adopt::AdoptArgs),
     /// Show the documents the cluster holds
     Get(get::GetArgs),
     /// Show what the hosts have made of the documents
     Status(status::StatusArgs),
     /// Delete documents, and with them what they made
     Delete(delete::DeleteArgs),
+    /// The instances of all hosts, and what is in them
+    #[command(subcommand)]
+    Instance(instance::InstanceCommand),
+    /// Reach a port of an instance as if it were here
+    Tunnel(tunnel::TunnelArgs),
+    /// Log in to an instance by SSH, wherever it is
+    Ssh(ssh::SshArgs),
     /// Templates of documents
     #[command(subcommand)]
     Template(application::TemplateCommand),
@@ -223,9 +246,15 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match command {
         Command::Kv(command) => command.run(&session).await,
         Command::Apply(args) => args.run(&session).await,
+        Command::Plan(args) => args.run(&session).await,
+        Command::Diff(args) => args.run(&session).await,
+        Command::Adopt(args) => args.run(&session).await,
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
+        Command::Instance(command) => command.run(&session).await,
+        Command::Tunnel(args) => args.run(&session).await,
+        Command::Ssh(args) => args.run(&session).await,
         Command::Template(command) => command.run(&session).await,
         Command::Cluster(command) => command.run(&session).await,
         Command::Inventory(command) => command.run(&session).await,
@@ -293,6 +322,12 @@ mod tests {
             "kv compaction 3",
             "kv edit a",
             "apply -f a -f b --file -",
+            "apply -f a --prune --yes",
+            "apply a.plan",
+            "plan -f a -o a.plan --prune",
+            "diff --host ovh",
+            "adopt instance web --host ovh --tenant shop",
+            "get instance web --live",
             "get",
             "get instances",
             "get instance web --tenant shop -w json",
@@ -302,6 +337,20 @@ mod tests {
             "delete instance web",
             "delete instance web --tenant shop",
             "delete -f a -f b",
+            "instance list --tenant shop --host ovh -w json",
+            "instance start web --tenant shop",
+            "instance stop web --force --timeout 5s --wait 10s",
+            "instance restart web --host ovh",
+            "instance snapshot web s0",
+            "instance snapshots web",
+            "instance restore web s0",
+            "instance exec web -- sh -c true",
+            "instance exec web --no-terminal --env A=1 --cwd /tmp --uid 1 --gid 1 -- ls -l",
+            "instance console web",
+            "tunnel web 5432",
+            "tunnel web 0:5432 --host ovh",
+            "ssh web",
+            "ssh web --login root -- -v uptime",
             "template list",
             "template show web -w json",
             "template render web --variables v --set A=b --set B=c --hosts ovh,ionos",

@@ -31,6 +31,8 @@ pub struct ServerInfo {
     pub extensions: Vec<String>,
     /// Nothing here is real: [`super::simulated`] answers.
     pub simulated: bool,
+    /// Which daemon this is, whatever its socket is called. Empty: it does not say.
+    pub fingerprint: String,
 }
 
 /// What [`Incus::set_state`] asks for.
@@ -105,6 +107,7 @@ impl Incus {
                 .filter_map(|extension| extension.as_str().map(str::to_owned))
                 .collect(),
             simulated: text("server") == Some(super::SIMULATED_SERVER),
+            fingerprint: text("certificate_fingerprint").unwrap_or_default().to_owned(),
         })
     }
 
@@ -365,7 +368,7 @@ impl Incus {
     pub(super) async fn finish(&self, answer: Answer, extra: Duration) -> Result<Outcome, IncusError> {
         match answer {
             Answer::Sync { .. } => Ok(Outcome::Success),
-            Answer::Async { operation } => {
+            Answer::Async { operation, .. } => {
                 operation::wait(
                     &self.transport,
                     &operation,
@@ -378,7 +381,7 @@ impl Incus {
 }
 
 /// A forgotten operation succeeded if its effect is there.
-fn shown(effect: bool) -> Result<(), IncusError> {
+pub(super) fn shown(effect: bool) -> Result<(), IncusError> {
     if effect {
         Ok(())
     } else {

@@ -175,7 +175,7 @@ impl Guest {
             .send(Method::POST, &path, Some(&body), None, FILE_LIMIT)
             .await?
         {
-            Answer::Async { operation } => super::operation::operation_path(&operation)?.to_owned(),
+            Answer::Async { operation, .. } => super::operation::operation_path(&operation)?.to_owned(),
             Answer::Sync { .. } => return Err(IncusError::bad_answer("a program without an operation")),
         };
         let metadata = self.wait(&operation).await?;

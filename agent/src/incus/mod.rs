@@ -1,6 +1,7 @@
 //! The local Incus, over its unix socket.
 //!
-//! Owns the REST client ([`Incus`]): its envelope, its operations, ETags and the stream of lifecycle events. It must
+//! Owns the REST client ([`Incus`]): its envelope, its operations, ETags, the stream of lifecycle events
+//! and sessions in an instance. It must
 //! not decide what should be there (the reconciler does), must not change what it is given to send, and must not
 //! judge an error by its prose: Incus answers "exists already", "image missing" and "is running" alike with status
 //! 500, so a caller reads before and after.
@@ -13,11 +14,13 @@ mod error;
 mod events;
 mod guest;
 mod images;
+mod instance;
 mod lifecycle;
 mod listing;
 mod object;
 mod operation;
 mod path;
+mod session;
 pub mod simulated;
 mod transport;
 
@@ -27,6 +30,7 @@ pub use events::{Event, EventStream};
 pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};
+pub use session::{Command, Incoming, Outgoing, Session, Size, Stream};
 
 /// What the simulated daemon calls itself in `environment.server`, where the real one says `incus`.
 const SIMULATED_SERVER: &str = "incus (simulated)";

@@ -60,8 +60,36 @@ pub(super) async fn wait(
     }
 }
 
+/// Waits for the end of a session's operation, however long that takes, and returns the operation: a command that
+/// failed is told in it.
+pub(super) async fn result(transport: &Transport, path: &str) -> Result<Value, IncusError> {
+    loop {
+        let limit = Duration::from_secs(WAIT_SECONDS) + ANSWER_MARGIN;
+        let waited = transport
+            .get(&format!("{path}/wait?timeout={WAIT_SECONDS}"), limit)
+            .await;
+        let answer = match waited {
+            Err(IncusError::OperationFailed { .. }) => transport.get(path, ANSWER_MARGIN).await,
+            waited => waited,
+        };
+        match answer {
+            Ok(Answer::Sync { metadata, .. }) => {
+                let code = metadata.get("status_code").and_then(Value::as_u64);
+                if code.is_some_and(|code| code >= 200) {
+                    return Ok(metadata);
+                }
+            }
+            Ok(Answer::Async { .. }) => {
+                return Err(IncusError::bad_answer("waiting for an operation began another"));
+            }
+            Err(IncusError::NotFound { .. }) => return Err(IncusError::OperationLost),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Incus' operation status codes: 200 success, 400 failure, 401 cancelled; those from 100 to 199 are under way.
-fn ended(operation: &Value) -> Result<bool, IncusError> {
+pub(super) fn ended(operation: &Value) -> Result<bool, IncusError> {
     match operation.get("status_code").and_then(Value::as_u64) {
         Some(100..=199) => Ok(false),
         Some(200) => Ok(true),

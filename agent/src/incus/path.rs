@@ -43,6 +43,17 @@ pub(super) fn state(project: &str, name: &str) -> Result<String, IncusError> {
     Ok(format!("/1.0/instances/{}/state{query}", segment(name)?))
 }
 
+/// The path of something below an instance: `exec`, `console`, `snapshots`.
+pub(super) fn below_instance(project: &str, name: &str, what: &str) -> Result<String, IncusError> {
+    let query = query(Kind::Instance, project)?;
+    Ok(format!("/1.0/instances/{}/{what}{query}", segment(name)?))
+}
+
+/// The path of one snapshot of an instance.
+pub(super) fn snapshot(project: &str, name: &str, snapshot: &str) -> Result<String, IncusError> {
+    below_instance(project, name, &format!("snapshots/{}", segment(snapshot)?))
+}
+
 /// The path of a new image alias.
 pub(super) fn image_aliases(project: &str) -> Result<String, IncusError> {
     Ok(format!("/1.0/images/aliases?project={}", segment(project)?))
@@ -199,6 +210,14 @@ mod tests {
             "/1.0/instances/web/state?project=default",
         );
         check(
+            snapshot("t1", "web", "before upgrade"),
+            "/1.0/instances/web/snapshots/before%20upgrade?project=t1",
+        );
+        check(
+            below_instance("t1", "web", "exec"),
+            "/1.0/instances/web/exec?project=t1",
+        );
+        check(
             custom_volumes("fast"),
             "/1.0/storage-pools/fast/volumes/custom?recursion=1&all-projects=true",
         );
@@ -231,6 +250,9 @@ mod tests {
                 object(Kind::Volume, "p", &format!("pool/{name}")),
                 object(Kind::Volume, "p", &format!("{name}/n")),
                 state("p", name),
+                below_instance("p", name, "exec"),
+                snapshot("p", name, "s0"),
+                snapshot("p", "n", name),
             ] {
                 assert!(
                     matches!(path, Err(IncusError::BadName { .. })),

@@ -60,9 +60,10 @@ pub(super) enum Answer {
         metadata: Value,
         etag: String,
     },
-    /// The path of the operation that has begun.
+    /// The path of the operation that has begun, and what Incus says of it.
     Async {
         operation: String,
+        begun: Value,
     },
 }
 
@@ -248,6 +249,7 @@ fn open_envelope(status: u16, etag: String, body: &[u8]) -> Result<Answer, Incus
         Some("async") => match envelope.get("operation").and_then(Value::as_str) {
             Some(operation) => Ok(Answer::Async {
                 operation: operation.to_owned(),
+                begun: envelope.get("metadata").cloned().unwrap_or_default(),
             }),
             None => Err(IncusError::bad_answer("an operation without a path")),
         },
@@ -287,7 +289,7 @@ mod tests {
     fn check(status: u16, body: &str) -> String {
         match open_envelope(status, "e1".to_owned(), body.as_bytes()) {
             Ok(Answer::Sync { metadata, etag }) => format!("sync {metadata} {etag}"),
-            Ok(Answer::Async { operation }) => format!("async {operation}"),
+            Ok(Answer::Async { operation, .. }) => format!("async {operation}"),
             Err(error) => error.to_string(),
         }
     }

@@ -1,15 +1,18 @@
-//! How members talk to each other: Raft's RPCs and the forwarding of proposals, over gRPC.
+//! How members talk to each other: Raft's RPCs, the forwarding of proposals and what people ask of hosts, over gRPC.
 //!
 //! [`client`] is what this member says (openraft's network), [`server`] what it answers, [`wire`] the
-//! translation between openraft's types and the messages. Every call names the cluster and the member it is
+//! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names the cluster and the member it is
 //! meant for; a member of another cluster, or one that took over an address, is refused by name.
 
 pub mod client;
 pub mod describe;
+mod hosts;
 pub mod server;
 mod wire;
 
 pub use describe::describe;
+pub use hosts::{AttachAnswers, Hosts};
+pub(crate) use hosts::{attach_start, serve_session};
 
 use proto::peer::forward_client::ForwardClient;
 use raft_store::Store;

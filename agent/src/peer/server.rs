@@ -2,10 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use openraft::Snapshot;
 use proto::peer::forward_server::{Forward, ForwardServer};
+use proto::peer::operator_server::OperatorServer;
 use proto::peer::raft_server::{Raft as RaftService, RaftServer};
 use proto::peer::{
     AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotChunk, SnapshotResponse,
@@ -15,10 +17,13 @@ use raft_store::convert::vote_to_wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::hosts::HostServer;
 use super::{Addressee, MAX_MESSAGE_BYTES, wire};
 use crate::node::{Node, Raft};
+use crate::operator::Operator;
 
 /// Requests of one follower that may be under way at the leader.
 const FORWARD_IN_FLIGHT: usize = 4096;
@@ -27,7 +32,7 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The services of the peer port.
 #[must_use]
-pub fn routes(node: &Node) -> Routes {
+pub fn routes(node: &Node, operator: &Arc<Operator>) -> Routes {
     let addressee = Addressee {
         cluster_id: node.cluster_id(),
         member_id: node.member_id(),
@@ -39,13 +44,12 @@ pub fn routes(node: &Node) -> Routes {
     let forward = ForwardServer::new(PeerServer { node: node.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Routes::new(tonic::service::interceptor::InterceptedService::new(
-        raft,
-        addressee.clone(),
-    ))
-    .add_service(tonic::service::interceptor::InterceptedService::new(
-        forward, addressee,
-    ))
+    let operator = OperatorServer::new(HostServer(operator.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Routes::new(InterceptedService::new(raft, addressee.clone()))
+        .add_service(InterceptedService::new(forward, addressee.clone()))
+        .add_service(InterceptedService::new(operator, addressee))
 }
 
 #[derive(Clone, Debug)]

@@ -99,6 +99,14 @@ impl Parser {
         Desired { revision, documents }
     }
 
+    /// What would stand at a key if this text were put there; `None` where no document lives.
+    pub(crate) fn hypothetical(&self, stored: StoredText<'_>) -> Option<(DesiredKey, Wanted)> {
+        let path = std::str::from_utf8(stored.key).ok()?;
+        let key = parse_desired_key(path)?;
+        let last_good = self.seen.get(&key).and_then(|seen| seen.last_good.clone());
+        Some((key, self.parse(path, stored, last_good).wanted))
+    }
+
     fn parse(&self, path: &str, stored: StoredText<'_>, last_good: Option<(i64, Arc<Document>)>) -> Seen {
         let text = String::from_utf8_lossy(stored.value);
         let (text, last_good) = match parse_at(path, &text) {

@@ -5,6 +5,7 @@
 //! per object (`engine`, `execute`, `backoff`), write status where it changed (`status`). Passes are started by
 //! `trigger`. Services and files, which are no objects of Incus, are observed, planned and carried out in `services`,
 //! within the same passes. [`Alive`] keeps this host's key on its lease, [`Inventory`] says what its Incus has.
+//! [`Preview`] plans for people, and carries nothing out.
 //!
 //! What it must not do:
 //! - delete or change what it did not make: `ownership` decides that from keys on the object alone;
@@ -23,6 +24,7 @@ mod inventory;
 mod observe;
 mod ownership;
 mod plan;
+mod preview;
 mod services;
 mod status;
 mod step;
@@ -32,6 +34,7 @@ mod trigger;
 
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
+pub use preview::Preview;
 pub use services::Hands;
 pub use task::Reconciler;
 

@@ -150,6 +150,11 @@ impl Object {
         aliases(&self.object)
     }
 
+    /// All of it, as Incus shows it.
+    pub(crate) fn whole(&self) -> &Value {
+        &self.object
+    }
+
     /// Any other field, as Incus shows it.
     pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.object.get(name)

@@ -7,6 +7,7 @@ mod listener;
 mod places;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -23,9 +24,10 @@ use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
-use crate::peer;
+use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
-use crate::reconciler::{Alive, Hands, Inventory, Reconciler, ReconcilerOptions};
+use crate::peer::{self, Hosts};
+use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -97,18 +99,26 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
-    peer_gate.open(peer::server::routes(&node).into_axum_router());
+    let incus = connect_incus(&config)?;
+    let planner = incus.clone().map(|incus| {
+        let options = reconciler_options(&node, &config);
+        Arc::new(Preview::new(node.clone(), incus, &options)) as Arc<dyn Planner>
+    });
+    let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
+    let operator = Arc::new(operator);
+    let hosts = Hosts::new(node.clone(), operator.clone());
+    peer_gate.open(peer::server::routes(&node, &operator).into_axum_router());
     describer.set_node(&node);
     let mut background = JoinSet::new();
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
-    let context = api_context(&node, &config, metrics, &clients);
+    let context = api_context(&node, hosts, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
-    let acting = spawn_reconciler(&node, &config, &clients, &mut background)?;
+    let acting = spawn_reconciler(&node, incus, &config, &clients, &mut background);
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -282,9 +292,16 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
     }
 }
 
-fn api_context(node: &Node, config: &RunConfig, metrics: Metrics, shutdown: &Shutdown) -> ApiContext {
+fn api_context(
+    node: &Node,
+    hosts: Hosts,
+    config: &RunConfig,
+    metrics: Metrics,
+    shutdown: &Shutdown,
+) -> ApiContext {
     ApiContext::new(
         node.clone(),
+        hosts,
         ApiOptions {
             max_request_bytes: config.args.max_request_bytes,
             max_txn_ops: config.args.max_txn_ops,
@@ -299,24 +316,36 @@ fn api_context(node: &Node, config: &RunConfig, metrics: Metrics, shutdown: &Shu
     )
 }
 
-/// What acts on this host for the cluster.
-fn spawn_reconciler(
-    node: &Node,
-    config: &RunConfig,
-    shutdown: &Shutdown,
-    background: &mut JoinSet<()>,
-) -> Result<JoinSet<()>> {
-    let mut acting = JoinSet::new();
-    let Some(socket) = &config.incus_socket else {
-        tracing::info!("no Incus: a store only");
-        return Ok(acting);
-    };
-    let incus = Incus::connect(socket).context("--incus-socket")?;
-    let options = ReconcilerOptions {
+/// The Incus of this host; none where the member is a store only.
+fn connect_incus(config: &RunConfig) -> Result<Option<Incus>> {
+    let socket = config.incus_socket.as_deref();
+    socket
+        .map(|socket| Incus::connect(socket).context("--incus-socket"))
+        .transpose()
+}
+
+fn reconciler_options(node: &Node, config: &RunConfig) -> ReconcilerOptions {
+    ReconcilerOptions {
         host: node.name().to_owned(),
         provider: config.args.provider.clone(),
         addresses: config.advertise_client_urls.clone(),
+    }
+}
+
+/// What acts on this host for the cluster.
+fn spawn_reconciler(
+    node: &Node,
+    incus: Option<Incus>,
+    config: &RunConfig,
+    shutdown: &Shutdown,
+    background: &mut JoinSet<()>,
+) -> JoinSet<()> {
+    let mut acting = JoinSet::new();
+    let Some(incus) = incus else {
+        tracing::info!("no Incus: a store only");
+        return acting;
     };
+    let options = reconciler_options(node, config);
     let folder = config.data_dir.join("services");
     let manager = match config.args.service_manager.on_this_host() {
         ManagerChoice::Systemd => Some(Manager::Systemd),
@@ -333,7 +362,7 @@ fn spawn_reconciler(
     acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
-    Ok(acting)
+    acting
 }
 
 /// As [`wind_up`], and not at all once there is nothing to wait for.

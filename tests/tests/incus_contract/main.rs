@@ -62,6 +62,7 @@ on_both!(
     profiles_in_use_and_full_projects_stay,
     lists_span_projects,
     events_tell_of_changes,
+    snapshots_bring_config_back,
     server_config_lives,
     pools_and_volumes_live,
     networks_acls_and_forwards_live,
@@ -100,6 +101,47 @@ async fn server_says_its_version(incus: &Incus) {
             "{extension}: {server:?}"
         );
     }
+}
+
+async fn snapshots_bring_config_back(incus: &Incus) {
+    let body = json!({"name": "a", "type": "container", "config": {"user.a": "1", "user.agent.uid": "u"},
+        "source": {"type": "image", "alias": "busybox"}});
+    incus.create(Kind::Instance, "default", &body).await.unwrap();
+    assert!(incus.snapshots("default", "a").await.unwrap().is_empty());
+    assert_eq!(incus.snapshot("default", "a", "s0").await.unwrap(), None);
+    incus.create_snapshot("default", "a", "s0").await.unwrap();
+    assert!(
+        incus.create_snapshot("default", "a", "s0").await.is_err(),
+        "it is there already"
+    );
+    incus.create_snapshot("default", "a", "s1").await.unwrap();
+    let names: Vec<String> = incus
+        .snapshots("default", "a")
+        .await
+        .unwrap()
+        .iter()
+        .filter_map(|snapshot| snapshot["name"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(names, ["s0", "s1"]);
+
+    let live = get(incus, Kind::Instance, "default", "a").await;
+    let change = json!({"config": {"user.a": "2", "user.b": "new"}});
+    incus
+        .patch(Kind::Instance, "default", "a", &change, &live.etag)
+        .await
+        .unwrap();
+    let kept = incus.snapshot("default", "a", "s0").await.unwrap().unwrap();
+    assert_eq!(kept["config"]["user.a"], "1");
+    incus.restore_snapshot("default", "a", "s0").await.unwrap();
+    let live = get(incus, Kind::Instance, "default", "a").await;
+    assert_eq!((live.config("user.a"), live.config("user.b")), (Some("1"), None));
+    let missing = incus.restore_snapshot("default", "a", "nosuch").await;
+    assert!(missing.is_err(), "{missing:?}");
+
+    let state = incus.state("default", "a").await.unwrap().unwrap();
+    assert_eq!(state["status"], "Stopped");
+    assert_eq!(incus.state("default", "nosuch").await.unwrap(), None);
+    assert!(!incus.server().await.unwrap().fingerprint.is_empty());
 }
 
 async fn project_lives(incus: &Incus) {

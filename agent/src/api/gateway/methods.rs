@@ -173,7 +173,7 @@ mod tests {
             .map(|method| method.path.as_str())
             .collect();
         let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
-        let ours = ["peer"];
+        let ours = ["peer", "agent.v1"];
         for service in pool
             .services()
             .filter(|service| !ours.contains(&service.package_name()))

@@ -6,13 +6,11 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
-use proto::etcdserverpb as pb;
-use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use proto::etcdserverpb::request_op::Request;
 
 use super::{FillArgs, stem, template_of};
 use crate::cli::Session;
 use crate::cli::apply as documents_apply;
+use crate::cli::atomic::{self, Step, Write};
 use crate::cli::change::{self, Change};
 use crate::cli::cluster;
 use crate::cli::delete::refuse_protected;
@@ -65,7 +63,7 @@ pub(in crate::cli) struct ApplyArgs {
 struct Planned {
     changes: Vec<Change>,
     gone: Vec<Stored>,
-    request: pb::TxnRequest,
+    steps: Vec<Step>,
     read_at: i64,
 }
 
@@ -83,7 +81,7 @@ impl ApplyArgs {
             let Planned {
                 mut changes,
                 gone,
-                mut request,
+                mut steps,
                 read_at,
             } = planned;
             if !gone.is_empty() {
@@ -91,27 +89,25 @@ impl ApplyArgs {
                     refuse_protected(&gone.iter().cloned().map(Some).collect::<Vec<_>>())?;
                     for stored in &gone {
                         changes.push(deletion(stored));
-                        prune(&mut request, stored);
+                        steps.push(prune(stored));
                     }
                 } else {
                     eprintln!("not deleted, and of {origin} still: {}", count(gone.len()));
                 }
             }
-            if request.success.len() > DOCUMENTS_LIMIT {
+            if steps.len() > DOCUMENTS_LIMIT {
                 let text = format!(
                     "{} changes are too many: {DOCUMENTS_LIMIT} go in at once",
-                    request.success.len()
+                    steps.len()
                 );
                 return Err(
                     CliError::failed(text).hint("nothing was changed; make several applications of it")
                 );
             }
-            if request.success.is_empty() {
+            if steps.is_empty() {
                 return documents_apply::show(session, &changes, read_at);
             }
-            let response = session.client.txn(request).await?;
-            if response.succeeded {
-                let revision = response.header.map_or(0, |header| header.revision);
+            if let Some(revision) = atomic::commit(&session.client, &steps).await? {
                 return documents_apply::show(session, &changes, revision);
             }
         }
@@ -227,7 +223,7 @@ impl ApplyArgs {
             .zip(&before)
             .map(|(source, before)| change::of(source, before.as_ref()))
             .collect();
-        let request = documents_apply::transaction(sources, &before, &changes);
+        let steps = documents_apply::steps(sources, &before, &changes);
         let comes_out = |key: &DesiredKey| sources.iter().any(|source| source.document.desired_key() == *key);
         let gone = stored
             .into_values()
@@ -235,7 +231,7 @@ impl ApplyArgs {
         Ok(Planned {
             changes,
             gone: gone.collect(),
-            request,
+            steps,
             read_at: listing.revision,
         })
     }
@@ -300,21 +296,12 @@ fn deletion(stored: &Stored) -> Change {
 }
 
 /// Deletes what is gone, if nobody has touched it since it was read.
-fn prune(request: &mut pb::TxnRequest, stored: &Stored) {
-    let key = bytes::Bytes::from(stored.key.key());
-    request.compare.push(pb::Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::ModRevision(stored.revision)),
-        ..Default::default()
-    });
-    request.success.push(pb::RequestOp {
-        request: Some(Request::RequestDeleteRange(pb::DeleteRangeRequest {
-            key,
-            ..Default::default()
-        })),
-    });
+fn prune(stored: &Stored) -> Step {
+    Step {
+        key: stored.key.key(),
+        expected: Some(stored.revision),
+        write: Write::Delete,
+    }
 }
 
 fn show_plan(planned: &Planned) -> Result<(), CliError> {

@@ -6,6 +6,7 @@
 
 mod calls;
 mod endpoint;
+mod hosts;
 mod identity;
 mod metrics;
 mod tls;
@@ -22,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
 pub(crate) use endpoint::Endpoint;
+pub(crate) use hosts::Attached;
 use identity::Identity;
 pub(crate) use identity::{Credentials, Secret, Token};
 pub(crate) use tls::{Tls, TlsFiles};
@@ -116,6 +118,15 @@ impl Client {
     /// The same, over connections of its own.
     pub(crate) fn another(&self) -> Result<Self, CliError> {
         Self::with_identity(self.options.clone(), self.identity.clone())
+    }
+
+    /// The same, for what takes as long as it takes at a host.
+    pub(crate) fn patient(&self, time: Duration) -> Result<Self, CliError> {
+        let options = ClientOptions {
+            command_timeout: self.options.command_timeout.max(time),
+            ..self.options.clone()
+        };
+        Self::with_identity(options, self.identity.clone())
     }
 
     /// Another cluster, with the same patience.

@@ -11,12 +11,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::change::{self, Changed, Refusal, Update};
 use super::operations::{Operation, new_uuid};
 use super::records::{self, is_record};
 use super::world::{DEFAULT, World, object_path};
-use super::{Daemon, VERSION, events, nested};
+use super::{Daemon, VERSION, events, nested, snapshots};
 use crate::incus::{Kind, SIMULATED_SERVER};
 
 const REQUEST_LIMIT_BYTES: usize = 4 << 20;
@@ -55,13 +56,17 @@ pub(super) fn router(daemon: Daemon) -> Router {
         .route("/1.0/events", get(events::listen))
         .route("/1.0/operations/{id}", get(read_operation))
         .route("/1.0/operations/{id}/wait", get(wait))
+        .route(
+            "/1.0/instances/{name}/state",
+            put(put_state).get(snapshots::read_state),
+        )
+        .merge(snapshots::router())
         .route("/1.0/images/aliases", post(add_image_alias))
         .route(
             "/1.0/images/aliases/{alias}",
             get(image_alias).delete(remove_image_alias),
         )
         .route("/1.0/warnings", get(nothing))
-        .route("/1.0/instances/{name}/state", put(put_state))
         .route("/1.0/{kinds}", get(list).post(create))
         .route(
             "/1.0/{kinds}/{name}",
@@ -74,8 +79,11 @@ pub(super) fn router(daemon: Daemon) -> Router {
 }
 
 async fn server(State(daemon): State<Daemon>) -> Response {
+    // As with the real one, another daemon has another.
+    let fingerprint = Sha256::digest(daemon.dir.as_os_str().as_encoded_bytes());
+    let fingerprint: String = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
     let environment = json!({"server": SIMULATED_SERVER, "server_version": VERSION,
-        "server_name": "simulated", "server_clustered": false, "project": DEFAULT});
+        "server_name": "simulated", "certificate_fingerprint": fingerprint, "server_clustered": false, "project": DEFAULT});
     let extensions = [
         "instances",
         "projects",
@@ -305,8 +313,12 @@ pub(super) fn update_at(
     let project = params.project();
     // Only an instance's replacement is an operation.
     let operation = (kind == Kind::Instance && update == Update::Replace).then_some("Updating instance");
+    let to_restore = operation.and_then(|_| snapshots::to_restore(body));
     daemon.answer(StatusCode::OK, operation, |world| {
         check_etag(headers, world.etag(kind, project, name))?;
+        if let Some(snapshot) = &to_restore {
+            return snapshots::restore(world, project, name, snapshot);
+        }
         match kind {
             Kind::Project => change::update_project(world, name, parse(body)?, update),
             Kind::Profile => change::update_profile(world, project, name, parse(body)?, update),
@@ -356,7 +368,7 @@ async fn put_state(
 
 impl Daemon {
     /// Makes a change and answers for it: at once, or by an operation that has ended already.
-    fn answer(
+    pub(super) fn answer(
         &self,
         success: StatusCode,
         operation: Option<&'static str>,
@@ -389,7 +401,7 @@ fn kind(plural: &str) -> Option<Kind> {
         .find(|kind| kind.plural() == plural)
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::AtOnce {
         status: 400,
         message: error.to_string(),
@@ -417,7 +429,7 @@ fn success_body(metadata: &Value) -> Value {
         "error": "", "metadata": metadata})
 }
 
-fn sync(metadata: &Value, etag: Option<&str>) -> Response {
+pub(super) fn sync(metadata: &Value, etag: Option<&str>) -> Response {
     let mut response = envelope(StatusCode::OK, &success_body(metadata));
     if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(&format!("\"{etag}\"")).ok()) {
         response.headers_mut().insert(header::ETAG, etag);

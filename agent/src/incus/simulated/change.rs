@@ -205,6 +205,7 @@ pub(super) fn create_instance(world: &mut World, project: &str, body: Body, new_
         profiles,
         ephemeral: body.ephemeral.unwrap_or_default(),
         running: false,
+        snapshots: Vec::new(),
     };
     check_root_disk(world, project, &instance).map_err(|message| in_operation(500, message))?;
     let instances = &mut project_mut(world, project)?.instances;
@@ -308,7 +309,11 @@ fn project_mut<'a>(world: &'a mut World, name: &str) -> Result<&'a mut Project, 
         .ok_or_else(|| not_found("Project not found"))
 }
 
-fn instance_mut<'a>(world: &'a mut World, project: &str, name: &str) -> Result<&'a mut Instance, Refusal> {
+pub(super) fn instance_mut<'a>(
+    world: &'a mut World,
+    project: &str,
+    name: &str,
+) -> Result<&'a mut Instance, Refusal> {
     project_mut(world, project)?
         .instances
         .get_mut(name)
@@ -414,7 +419,7 @@ fn check_room(count: usize) -> Result<(), Refusal> {
     }
 }
 
-fn event(action: &'static str, kind: Kind, project: &str, name: &str) -> Happened {
+pub(super) fn event(action: &'static str, kind: Kind, project: &str, name: &str) -> Happened {
     Happened {
         action: action.into(),
         source: object_path(kind, project, name),

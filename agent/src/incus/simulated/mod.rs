@@ -4,8 +4,8 @@
 //! the behaviour a client can trip over: the envelope, operations and how they fail, ETags, what a patch merges and
 //! what it replaces, what cannot be deleted, lifecycle events. It must not be lenient where Incus is not: the same
 //! contract test runs against it and against a real daemon. Pools, networks, volumes and images are records that do
-//! nothing. Not simulated: devices, limits, snapshots, what is inside an instance, and which config keys exist within
-//! their namespaces.
+//! nothing. Not simulated: devices, limits, what is inside an instance (exec is refused) or on its disks, and which config
+//! keys exist within their namespaces.
 
 mod api;
 mod change;
@@ -14,6 +14,7 @@ mod events;
 mod nested;
 mod operations;
 mod records;
+mod snapshots;
 mod world;
 
 use std::io;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::records::{Records, is_record};
+use super::snapshots::Snapshot;
 use crate::incus::Kind;
 use crate::incus::path::encode;
 
@@ -60,6 +61,9 @@ pub(super) struct Instance {
     pub(super) profiles: Vec<String>,
     pub(super) ephemeral: bool,
     pub(super) running: bool,
+    /// The oldest first.
+    #[serde(default)]
+    pub(super) snapshots: Vec<Snapshot>,
 }
 
 impl World {
@@ -269,7 +273,10 @@ impl World {
             shown.extend([
                 ("backups".to_owned(), Value::Array(Vec::new())),
                 ("state".to_owned(), state),
-                ("snapshots".to_owned(), Value::Array(Vec::new())),
+                (
+                    "snapshots".to_owned(),
+                    instance.snapshots.iter().map(Snapshot::show).collect(),
+                ),
             ]);
         }
         Some(shown)

@@ -1,0 +1,109 @@
+//! What a person asks of this host at once: its instances as they are, switching them, snapshots, sessions in them,
+//! and what documents would change here.
+//!
+//! [`Operator`] does it with the local Incus. Who may ask is decided before, by the member that was asked; which host
+//! is meant, too. It must not write documents, and it must not undo what they say for longer than the reconciler
+//! needs to notice. It knows no gRPC: `api` serves it to clients, `peer` to the other members.
+
+mod address;
+mod error;
+mod instances;
+mod planner;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::peer::host_outcome::Outcome;
+use proto::peer::host_task::Task;
+use tokio::sync::Semaphore;
+
+use crate::incus::Incus;
+
+pub use error::{Failure, OperatorError};
+pub(crate) use instances::patience;
+pub use planner::Planner;
+pub(crate) use planner::key as document_key;
+pub use session::{Answers, Requests, SESSION_QUEUE};
+
+/// Sessions at once on one host.
+const SESSIONS: usize = 256;
+/// A list is for a person who waits.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Does on this host what is asked of it.
+#[derive(Debug)]
+pub struct Operator {
+    host: String,
+    /// As ownership is written on objects.
+    cluster: String,
+    incus: Option<Incus>,
+    /// `None` where nothing is reconciled.
+    planner: Option<Arc<dyn Planner>>,
+    sessions: Semaphore,
+}
+
+impl Operator {
+    #[must_use]
+    pub fn new(
+        host: &str,
+        cluster_id: u64,
+        incus: Option<Incus>,
+        planner: Option<Arc<dyn Planner>>,
+    ) -> Operator {
+        Operator {
+            host: host.to_owned(),
+            cluster: format!("{cluster_id:x}"),
+            incus,
+            planner,
+            sessions: Semaphore::new(SESSIONS),
+        }
+    }
+
+    /// Does one thing. What changes something may have been done although an error is returned, where that says so.
+    ///
+    /// # Errors
+    /// See [`OperatorError`].
+    pub async fn perform(&self, task: Task) -> Result<Outcome, OperatorError> {
+        self.perform_here(task)
+            .await
+            .map_err(|error| match error.failure {
+                // Whoever asked may not know which host it came to.
+                Failure::Unreachable | Failure::TimedOut => {
+                    OperatorError::new(error.failure, format!("host {}: {}", self.host, error.message))
+                }
+                _ => error,
+            })
+    }
+
+    async fn perform_here(&self, task: Task) -> Result<Outcome, OperatorError> {
+        match task {
+            Task::ListInstances(request) => {
+                let listed = tokio::time::timeout(LIST_LIMIT, self.list(&request)).await;
+                let late = |_| OperatorError::new(Failure::TimedOut, "no answer from Incus in time");
+                listed.map_err(late)?.map(Outcome::Instances)
+            }
+            Task::SwitchInstance(request) => self.switch(&request).await.map(Outcome::Switched),
+            Task::CreateSnapshot(request) => {
+                self.create_snapshot(&request).await.map(Outcome::SnapshotCreated)
+            }
+            Task::ListSnapshots(request) => self.snapshots(&request).await.map(Outcome::Snapshots),
+            Task::RestoreSnapshot(request) => self.restore(&request).await.map(Outcome::Restored),
+            Task::Plan(request) => self.plan(&request).await.map(Outcome::Planned),
+            Task::ReadLive(request) => self.read_live(&request).await.map(Outcome::Live),
+            Task::Claim(request) => self.claim(&request).await.map(Outcome::Claimed),
+        }
+    }
+
+    fn incus(&self) -> Result<&Incus, OperatorError> {
+        self.incus.as_ref().ok_or_else(|| {
+            OperatorError::new(
+                Failure::NoIncus,
+                format!(
+                    "host {} has no Incus: its agent runs with --incus-socket none",
+                    self.host
+                ),
+            )
+        })
+    }
+}
