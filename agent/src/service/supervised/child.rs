@@ -10,9 +10,11 @@ use nix::unistd::{Pid, User};
 use tokio::process::{Child, Command};
 
 use super::log;
-use super::proc::Identity;
+use super::proc::{self, Identity};
 use crate::service::Definition;
 
+/// In the environment of every process of a service: its folder.
+const MARK: &str = "AGENT_SERVICE";
 /// Nobody tells of the end of a process that is not our child.
 const POLL: Duration = Duration::from_millis(500);
 /// How long a group may take to end before it is killed.
@@ -48,6 +50,7 @@ impl Process {
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             )
             .envs(&definition.environment)
+            .env(MARK, folder)
             .current_dir(definition.working_directory.as_deref().unwrap_or("/"))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -66,6 +69,19 @@ impl Process {
         Ok(Process {
             identity: identity.ok_or_else(|| io::Error::other("the process cannot be found in /proc"))?,
             child: Some(child),
+        })
+    }
+
+    /// One that an agent before this one began, and ended before it could write that down.
+    pub(super) fn find(definition: &Definition, folder: &Path) -> Option<Process> {
+        let words: Vec<&str> = std::iter::once(&definition.exec)
+            .chain(&definition.args)
+            .map(String::as_str)
+            .collect();
+        let identity = proc::find(&format!("{MARK}={}", folder.display()), &words)?;
+        Some(Process {
+            identity,
+            child: None,
         })
     }
 

@@ -104,33 +104,40 @@ impl Keeper {
     }
 
     /// The process of before, or none and nothing left of it.
-    async fn adopt(&self) -> Option<Process> {
-        let identity = self.record.process.clone()?;
-        let process = Process::adopt(identity.clone());
-        match &process {
-            Some(_) => info!(
-                service = self.record.definition.name,
-                pid = identity.pid,
-                "adopted"
-            ),
-            None => child::kill_others(&identity).await,
+    async fn adopt(&mut self) -> Option<Process> {
+        let before = self.record.process.clone();
+        if let Some(process) = before.clone().and_then(Process::adopt) {
+            let pid = process.identity.pid;
+            info!(service = self.record.definition.name, pid, "adopted");
+            return Some(process);
         }
-        process
+        if let Some(identity) = before {
+            child::kill_others(&identity).await;
+        }
+        let process = Process::find(&self.record.definition, &self.folder)?;
+        let pid = process.identity.pid;
+        info!(service = self.record.definition.name, pid, "found and adopted");
+        self.remember(&process);
+        Some(process)
     }
 
     fn begin(&mut self) -> std::io::Result<Process> {
         let process = Process::start(&self.record.definition, &self.folder)?;
-        self.record.process = Some(process.identity.clone());
-        if let Err(error) = self.record.write(&self.folder) {
-            // Only the next agent would miss it.
-            warn!(service = self.record.definition.name, %error, "cannot remember the process");
-        }
+        self.remember(&process);
         info!(
             service = self.record.definition.name,
             pid = process.identity.pid,
             "started"
         );
         Ok(process)
+    }
+
+    fn remember(&mut self, process: &Process) {
+        self.record.process = Some(process.identity.clone());
+        if let Err(error) = self.record.write(&self.folder) {
+            // The next agent will have to look for it.
+            warn!(service = self.record.definition.name, %error, "cannot remember the process");
+        }
     }
 
     /// Waits for the process' own end; `None` once it was stopped instead.

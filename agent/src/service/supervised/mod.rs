@@ -6,7 +6,8 @@
 //! its whole group: SIGTERM, and SIGKILL ten seconds later.
 //!
 //! **An agent that ends leaves the processes running, and the next one adopts them**, by process id, moment of birth and
-//! boot: the restart of an agent is no reason for an outage, as it is none for instances. So a process writes to its log
+//! boot: the restart of an agent is no reason for an outage, as it is none for instances. One that was killed before it wrote
+//! down what it had started left a mark in that process' environment, by which it is found. So a process writes to its log
 //! itself, which is cut from outside when it grows; and of an adopted process that ends nobody learns the exit code, so
 //! it counts as failed. What a process left behind in its group when it ended is killed before it is started again.
 

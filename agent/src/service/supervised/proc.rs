@@ -63,6 +63,33 @@ fn members(group: i32) -> impl Iterator<Item = Stat> {
         .filter(move |stat| stat.group == group && !stat.is_dead)
 }
 
+/// The oldest process that leads a group, has this variable in its environment, and was begun with this command line.
+pub(super) fn find(variable: &str, words: &[&str]) -> Option<Identity> {
+    let has = |pid: i32, file: &str, check: &dyn Fn(&[u8]) -> bool| {
+        fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| check(&bytes))
+    };
+    let is_marked = |bytes: &[u8]| {
+        bytes
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == variable.as_bytes())
+    };
+    let line: Vec<u8> = words.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    // The kernel puts an interpreter before a script.
+    let is_begun_so = |bytes: &[u8]| bytes.ends_with(&line);
+    let entries = fs::read_dir("/proc").ok()?;
+    let (pid, stat) = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| has(*pid, "environ", &is_marked) && has(*pid, "cmdline", &is_begun_so))
+        .filter_map(|pid| Some((pid, stat(pid)?)))
+        .filter(|(pid, stat)| stat.group == *pid && !stat.is_dead)
+        .min_by_key(|(_, stat)| stat.born)?;
+    Some(Identity {
+        pid,
+        born: stat.born,
+        boot: boot()?,
+    })
+}
+
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())

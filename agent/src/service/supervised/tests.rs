@@ -198,6 +198,30 @@ async fn the_next_agent_adopts_what_runs() {
     agent.end().await;
 }
 
+/// An agent may be killed between the start of a process and its record.
+#[tokio::test]
+async fn a_process_without_a_record_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(&dir);
+    agent
+        .supervised
+        .start(web(SLEEPS, Restart::Always))
+        .await
+        .unwrap();
+    agent.until(Activity::Active).await;
+    let before = pid(&dir);
+    agent.end().await;
+    let (folder, record) = record::read_all(&dir.path().join("services")).pop().unwrap();
+    record::Record::new(record.definition).write(&folder).unwrap();
+
+    let agent = Agent::start(&dir);
+    agent.until(Activity::Active).await;
+    assert_eq!(pid(&dir), before);
+    agent.supervised.stop("web").await.unwrap();
+    assert!(group_is_gone(before));
+    agent.end().await;
+}
+
 #[tokio::test]
 async fn who_does_not_listen_is_killed() {
     let dir = tempfile::tempdir().unwrap();
