@@ -2,7 +2,7 @@
 //!
 //! The engine knows nothing of the store: the task hands it a plan and takes what is to be said about it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
@@ -70,6 +70,12 @@ impl Engine {
             workers: JoinSet::new(),
             worker_of: HashMap::new(),
         }
+    }
+
+    /// What a worker is at.
+    pub(crate) fn busy(&self) -> BTreeSet<DesiredKey> {
+        let busy = self.objects.iter().filter(|(_, object)| object.work.is_some());
+        busy.map(|(key, _)| key.clone()).collect()
     }
 
     /// Begins what the plan asks for and may begin now, and says where every object stands.

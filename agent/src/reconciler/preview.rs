@@ -4,7 +4,7 @@
 //! not touch either. Taking over an object ([`Preview::claim`]) is the one thing done here, and only where a document
 //! names the object and nobody owns it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -30,6 +30,8 @@ use crate::operator::{Failure, OperatorError, Planner};
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(3);
 /// Somebody else may change the object between our reading and our writing.
 const ATTEMPTS: usize = 5;
+/// What is wished for is planned as if nothing were under way.
+static IDLE: BTreeSet<DesiredKey> = BTreeSet::new();
 
 /// Plans for people. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -109,6 +111,7 @@ impl Preview {
             host: &self.host,
             cluster: &self.cluster,
             may_delete: true,
+            busy: &IDLE,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The loop: one pass at a time, started by a document, by Incus, by a backoff that ran out, or by the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -187,13 +187,14 @@ impl Reconciler {
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
         let seen = self.look(desired, Some(&observed)).await;
-        let mut planned = plan(desired, &observed, &seen, self.context(false));
+        let busy = self.engine.busy();
+        let mut planned = plan(desired, &observed, &seen, self.context(false, &busy));
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
             && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
         {
-            planned = plan(&desired, &observed, &seen, self.context(true));
+            planned = plan(&desired, &observed, &seen, self.context(true, &busy));
             confirmed = Some(stored);
         }
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
@@ -206,11 +207,12 @@ impl Reconciler {
         Ok((pass, confirmed))
     }
 
-    fn context(&self, may_delete: bool) -> Context<'_> {
+    fn context<'a>(&'a self, may_delete: bool, busy: &'a BTreeSet<DesiredKey>) -> Context<'a> {
         Context {
             host: &self.host,
             cluster: &self.cluster,
             may_delete,
+            busy,
         }
     }
 
@@ -261,7 +263,8 @@ impl Reconciler {
         }
         // What is on the host itself does not wait for Incus.
         let seen = self.look(desired, None).await;
-        let planned = plan_without_incus(desired, &seen, self.context(false));
+        let busy = self.engine.busy();
+        let planned = plan_without_incus(desired, &seen, self.context(false, &busy));
         let services = self.services.planned(&planned, now);
         let pass = self.engine.pass(planned, now);
         said.extend(pass.said);
@@ -274,10 +277,12 @@ impl Reconciler {
 
     /// What is there of services and files.
     async fn look(&mut self, desired: &Desired, incus: Option<&Observed>) -> Seen {
+        let busy = self.engine.busy();
         let context = Context {
             host: &self.host,
             cluster: &self.cluster,
             may_delete: false,
+            busy: &busy,
         };
         self.services.observe(desired, incus, context).await
     }

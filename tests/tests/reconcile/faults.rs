@@ -2,6 +2,7 @@
 
 use agent::incus::Kind;
 use tests::lab::Fault;
+use tests::wait;
 
 use super::site::{HOST, Site};
 
@@ -56,6 +57,12 @@ async fn what_hangs_is_given_up_and_tried_again() {
     let site = Site::simulated(false).await;
     site.proxy.set(Fault::LoseEachTwice);
     let documents = [web("64MiB")];
-    site.until_ready(&documents, site.put(&documents).await).await;
+    let revision = site.put(&documents).await;
+    wait::until("a write that nothing answers", async || {
+        (!site.proxy.lost().is_empty()).then_some(())
+    })
+    .await;
+    site.proxy.set(Fault::None);
+    site.until_ready(&documents, revision).await;
     assert_eq!(memory(&site).await.as_deref(), Some("64MiB"));
 }

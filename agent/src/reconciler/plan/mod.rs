@@ -15,7 +15,7 @@ mod references;
 mod remove;
 mod tenancy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::desired::Desired;
@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) cluster: &'a str,
     /// Whether the desired view was confirmed by a quorum: without that nothing is deleted.
     pub(crate) may_delete: bool,
+    /// What is being worked on: Incus shows an object before it is finished.
+    pub(crate) busy: &'a BTreeSet<DesiredKey>,
 }
 
 /// The steps for every object, in the order of kinds.

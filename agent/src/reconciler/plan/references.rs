@@ -49,7 +49,7 @@ pub(super) fn waits_for(view: View<'_>, document: &Document) -> Option<String> {
         .chain(project)
         .find(|key| {
             let is_unfinished = view.planned.get(key).is_some_and(|plan| !plan.steps.is_empty());
-            is_unfinished || !view.observed.objects.contains_key(key)
+            is_unfinished || view.context.busy.contains(key) || !view.observed.objects.contains_key(key)
         })
         .map(|key| format!("waits for {key}"))
 }

@@ -400,3 +400,22 @@ fn an_interface_of_the_host_is_no_network_of_ours() {
             network eth0 @14: Conflict: one of this name is here already and is not ours; it is not touched
         "#]]);
 }
+
+/// Incus shows a network as soon as it begins to make it.
+#[test]
+fn what_is_being_made_is_waited_for() {
+    let network = "kind: network\nname: br0\nspec: {}\n";
+    let profile = "kind: profile\nname: web\nspec: {devices: {eth0: {type: nic, network: br0}}}\n";
+    Host::new()
+        .put(14, network)
+        .put(15, profile)
+        .with(
+            Kind::Network,
+            applied(network, 14, json!({"type": "bridge", "managed": true})),
+        )
+        .busy_with("/cluster/desired/networks/br0")
+        .check(expect![[r#"
+            network br0 @14: Ready
+            profile web @15: Pending: waits for network br0
+        "#]]);
+}

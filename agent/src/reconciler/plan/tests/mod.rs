@@ -21,6 +21,7 @@ struct Host {
     lists: BTreeMap<Kind, Vec<Live>>,
     revision: i64,
     may_delete: bool,
+    busy: BTreeSet<DesiredKey>,
 }
 
 impl Host {
@@ -32,6 +33,7 @@ impl Host {
             lists: BTreeMap::new(),
             revision: 100,
             may_delete: true,
+            busy: BTreeSet::new(),
         }
         .with(Kind::Incus, json!({"config": {}}))
         .with(
@@ -107,6 +109,11 @@ impl Host {
         self.with(Kind::Instance, object)
     }
 
+    fn busy_with(mut self, key: &str) -> Host {
+        self.busy.extend(crate::document::parse_desired_key(key));
+        self
+    }
+
     fn without(mut self, kind: Kind) -> Host {
         self.lists.remove(&kind);
         self
@@ -131,6 +138,7 @@ impl Host {
             host: HOST,
             cluster: CLUSTER,
             may_delete: self.may_delete,
+            busy: &self.busy.clone(),
         };
         plan(&self.read(), &observed, &Seen::default(), context)
     }

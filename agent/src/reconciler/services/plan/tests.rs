@@ -1,5 +1,6 @@
 //! Golden plans, in `testdata`. Rewritten by `UPDATE_EXPECT=1`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use expect_test::expect_file;
@@ -11,10 +12,12 @@ use crate::reconciler::plan::Plan;
 use crate::reconciler::services::footprint;
 use crate::service::{Activity, FileFound, Loaded, Supervised, Supervisor};
 
+static IDLE: BTreeSet<DesiredKey> = BTreeSet::new();
 const CONTEXT: Context<'_> = Context {
     host: "ovh",
     cluster: "c1",
     may_delete: true,
+    busy: &IDLE,
 };
 
 /// One host and what is on it; what is planned may be made so.
