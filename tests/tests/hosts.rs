@@ -202,6 +202,14 @@ async fn switched_directly(hosts: &Hosts) {
 async fn snapshots_take_the_document_along(hosts: &Hosts) {
     let said = hosts.agentctl(&["instance", "snapshot", "web", "s0"]).await;
     assert_eq!(said, "snapshot s0 of web made on m1\n");
+    let listed: Value =
+        serde_json::from_str(&hosts.agentctl(&["instance", "list", "-w", "json"]).await).expect("JSON");
+    let instances = listed["instances"].as_array().expect("a list");
+    let shown = instances
+        .iter()
+        .find(|instance| instance["name"] == "web")
+        .expect("web");
+    assert_eq!(shown["snapshots"], 1, "{shown}");
     hosts.apply(&web("96MiB")).await;
     hosts.agentctl(&["status", "--wait=60s"]).await;
     assert_eq!(hosts.memory("web"), "96MiB");

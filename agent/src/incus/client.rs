@@ -126,18 +126,14 @@ impl Incus {
             Kind::Server => Ok(self.get(kind, "", "").await?.into_iter().collect()),
             Kind::Volume => {
                 let pools = self.list("/1.0/storage-pools?recursion=1").await?;
-                // Pools of buckets have no volumes.
-                let pools = pools.iter().filter(|pool| pool.text("driver") != "cephobject");
-                self.list_within(kind, pools.map(Live::name)).await
+                self.list_within(kind, &pools).await
             }
             Kind::NetworkForward => {
                 let networks = self.list("/1.0/networks?recursion=1").await?;
-                let networks = networks.iter().filter(|network| {
-                    matches!(network.text("type"), "bridge" | "ovn") && network.is_managed()
-                });
-                self.list_within(kind, networks.map(Live::name)).await
+                self.list_within(kind, &networks).await
             }
-            Kind::StoragePool | Kind::Project => {
+            // Networks are everybody's: documents speak of those of the default project.
+            Kind::StoragePool | Kind::Project | Kind::NetworkAcl | Kind::Network => {
                 self.list(&format!("/1.0/{}?recursion=1", kind.plural())).await
             }
             _ => {
@@ -147,18 +143,16 @@ impl Incus {
         }
     }
 
-    async fn list_within(
-        &self,
-        kind: Kind,
-        containers: impl Iterator<Item = &str>,
-    ) -> Result<Vec<Live>, IncusError> {
+    /// [`Incus::list_all`] of a kind that lives in another, where the objects that it lives in have been listed.
+    pub async fn list_within(&self, kind: Kind, containers: &[Live]) -> Result<Vec<Live>, IncusError> {
         let mut found = Vec::new();
         let field = kind.container_field().unwrap_or_default();
         let everywhere = match kind {
             Kind::Volume => "&all-projects=true",
             _ => "",
         };
-        for container in containers {
+        for container in containers.iter().filter(|container| holds(kind, container)) {
+            let container = container.name();
             let path = path::folder(kind, container)?;
             let list = match self.list(&format!("{path}?recursion=1{everywhere}")).await {
                 // It went away meanwhile.
@@ -291,7 +285,12 @@ impl Incus {
     ) -> Result<(), IncusError> {
         let body = json!({"action": action.as_str(), "timeout": timeout_seconds, "force": force});
         let answer = self
-            .write(Method::PUT, &path::state(project, name)?, Some(&body), None)
+            .write(
+                Method::PUT,
+                &path::below_instance(project, name, "state")?,
+                Some(&body),
+                None,
+            )
             .await?;
         match self
             .finish(answer, Duration::from_secs(timeout_seconds.into()))
@@ -377,6 +376,16 @@ impl Incus {
                 .await
             }
         }
+    }
+}
+
+/// Whether there can be objects of a kind in a container. Pools of buckets have no volumes, and what Incus does not
+/// manage has no forwards.
+fn holds(kind: Kind, container: &Live) -> bool {
+    match kind {
+        Kind::Volume => container.text("driver") != "cephobject",
+        Kind::NetworkForward => matches!(container.text("type"), "bridge" | "ovn") && container.is_managed(),
+        _ => false,
     }
 }
 

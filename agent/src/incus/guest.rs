@@ -169,7 +169,7 @@ impl Guest {
             "group": 0,
             "cwd": "/",
         });
-        let path = path::guest_exec(&self.project, &self.name)?;
+        let path = path::below_instance(&self.project, &self.name, "exec")?;
         let transport = &self.incus.transport;
         let operation = match transport
             .send(Method::POST, &path, Some(&body), None, FILE_LIMIT)

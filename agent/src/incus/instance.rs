@@ -12,7 +12,7 @@ use super::{Incus, IncusError, path};
 impl Incus {
     /// How an instance is now, addresses included, in Incus' own fields. `None` where there is none.
     pub async fn state(&self, project: &str, name: &str) -> Result<Option<Value>, IncusError> {
-        found(self.read(&path::state(project, name)?).await)
+        found(self.read(&path::below_instance(project, name, "state")?).await)
     }
 
     /// An instance's snapshots, the oldest first, in Incus' own fields.

@@ -5,19 +5,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::Stream;
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::IncusError;
+use super::{IncusError, websocket};
 
-const URL: &str = "ws://incus/1.0/events?type=lifecycle&all-projects=true";
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
+const PATH: &str = "/1.0/events?type=lifecycle&all-projects=true";
 
 /// The text of each event. Ends when the daemon stops; after an error it has ended.
 pub(super) struct Lifecycle {
@@ -36,22 +32,7 @@ impl fmt::Debug for Lifecycle {
 
 impl Lifecycle {
     pub(super) async fn connect(socket: &Path) -> Result<Self, IncusError> {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_LIMIT_BYTES))
-            .max_frame_size(Some(MESSAGE_LIMIT_BYTES));
-        let handshake = async {
-            let stream = UnixStream::connect(socket)
-                .await
-                .map_err(|error| unreachable(socket, error))?;
-            tokio_tungstenite::client_async_with_config(URL, stream, Some(config))
-                .await
-                .map_err(|error| unreachable(socket, error))
-        };
-        let (websocket, _) = tokio::time::timeout(CONNECT_LIMIT, handshake)
-            .await
-            .map_err(|_| IncusError::Timeout {
-                limit_seconds: CONNECT_LIMIT.as_secs(),
-            })??;
+        let websocket = websocket::connect(socket, PATH).await?;
         Ok(Self {
             socket: socket.to_owned(),
             websocket: Some(websocket),
@@ -75,17 +56,10 @@ impl Stream for Lifecycle {
                     continue;
                 }
                 Some(Ok(Message::Close(_))) | None => None,
-                Some(Err(error)) => Some(Err(unreachable(&this.socket, error))),
+                Some(Err(error)) => Some(Err(websocket::unreachable(&this.socket, error))),
             };
             this.websocket = None;
             return Poll::Ready(item);
         }
-    }
-}
-
-fn unreachable(socket: &Path, error: impl std::error::Error + Send + Sync + 'static) -> IncusError {
-    IncusError::Unreachable {
-        socket: socket.to_owned(),
-        source: error.into(),
     }
 }

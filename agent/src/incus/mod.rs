@@ -23,6 +23,7 @@ mod path;
 mod session;
 pub mod simulated;
 mod transport;
+mod websocket;
 
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;

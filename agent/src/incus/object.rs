@@ -80,6 +80,16 @@ impl Kind {
         }
     }
 
+    /// The kind of what an object of this kind lives in.
+    #[must_use]
+    pub fn container(self) -> Option<Self> {
+        match self {
+            Self::Volume => Some(Self::StoragePool),
+            Self::NetworkForward => Some(Self::Network),
+            _ => None,
+        }
+    }
+
     /// What an object of this kind lives in, by the field of a new one that says so.
     pub(super) fn container_field(self) -> Option<&'static str> {
         match self {

@@ -37,13 +37,7 @@ pub(super) fn folder(kind: Kind, container: &str) -> Result<String, IncusError> 
     })
 }
 
-/// The path of an instance's state.
-pub(super) fn state(project: &str, name: &str) -> Result<String, IncusError> {
-    let query = query(Kind::Instance, project)?;
-    Ok(format!("/1.0/instances/{}/state{query}", segment(name)?))
-}
-
-/// The path of something below an instance: `exec`, `console`, `snapshots`.
+/// The path of something below an instance: `state`, `exec`, `console`, `snapshots`.
 pub(super) fn below_instance(project: &str, name: &str, what: &str) -> Result<String, IncusError> {
     let query = query(Kind::Instance, project)?;
     Ok(format!("/1.0/instances/{}/{what}{query}", segment(name)?))
@@ -62,8 +56,8 @@ pub(super) fn image_aliases(project: &str) -> Result<String, IncusError> {
 /// The path of all custom volumes of a storage pool, with what each of them is.
 pub(super) fn custom_volumes(pool: &str) -> Result<String, IncusError> {
     Ok(format!(
-        "/1.0/storage-pools/{}/volumes/custom?recursion=1&all-projects=true",
-        segment(pool)?
+        "{}?recursion=1&all-projects=true",
+        folder(Kind::Volume, pool)?
     ))
 }
 
@@ -94,15 +88,6 @@ pub(super) fn guest_file(project: &str, name: &str, file: &str) -> Result<String
         "/1.0/instances/{}/files?path={}&project={}",
         segment(name)?,
         encode(file),
-        segment(project)?
-    ))
-}
-
-/// The path at which programs are begun in a guest.
-pub(super) fn guest_exec(project: &str, name: &str) -> Result<String, IncusError> {
-    Ok(format!(
-        "/1.0/instances/{}/exec?project={}",
-        segment(name)?,
         segment(project)?
     ))
 }
@@ -206,7 +191,7 @@ mod tests {
             "/1.0/profiles/a%20b?project=t1",
         );
         check(
-            state("default", "web"),
+            below_instance("default", "web", "state"),
             "/1.0/instances/web/state?project=default",
         );
         check(
@@ -249,7 +234,6 @@ mod tests {
                 object(Kind::Instance, name, "n"),
                 object(Kind::Volume, "p", &format!("pool/{name}")),
                 object(Kind::Volume, "p", &format!("{name}/n")),
-                state("p", name),
                 below_instance("p", name, "exec"),
                 snapshot("p", name, "s0"),
                 snapshot("p", "n", name),

@@ -4,7 +4,6 @@
 //! a [`Session`], or any task that holds its parts, is enough.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
@@ -14,15 +13,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::operation;
 use super::transport::Answer;
-use super::{Incus, IncusError, path};
-
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Incus sends what it reads from a pipe, at most so much at once.
-const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
+use super::{Incus, IncusError, path, websocket};
 
 /// A terminal's size in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +114,7 @@ impl Incus {
                 .and_then(Value::as_str);
             let secret = secret.ok_or_else(|| IncusError::bad_answer(format!("no websocket {name}")))?;
             let path = format!("{operation}/websocket?secret={}", path::encode(secret));
-            self.websocket(&path).await
+            websocket::connect(self.socket(), &path).await
         };
         let (input, first) = connect("0").await?.split();
         let mut quiet = Vec::new();
@@ -143,31 +137,6 @@ impl Incus {
             outputs,
             quiet,
         })
-    }
-
-    async fn websocket(&self, path: &str) -> Result<WebSocketStream<UnixStream>, IncusError> {
-        let socket = self.socket();
-        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| IncusError::Unreachable {
-            socket: socket.to_owned(),
-            source,
-        };
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_LIMIT_BYTES))
-            .max_frame_size(Some(MESSAGE_LIMIT_BYTES));
-        let handshake = async {
-            let stream = UnixStream::connect(socket)
-                .await
-                .map_err(|error| unreachable(error.into()))?;
-            tokio_tungstenite::client_async_with_config(format!("ws://incus{path}"), stream, Some(config))
-                .await
-                .map_err(|error| unreachable(error.into()))
-        };
-        let (websocket, _) = tokio::time::timeout(CONNECT_LIMIT, handshake)
-            .await
-            .map_err(|_| IncusError::Timeout {
-                limit_seconds: CONNECT_LIMIT.as_secs(),
-            })??;
-        Ok(websocket)
     }
 }
 

@@ -16,7 +16,7 @@ use super::Operator;
 use super::address::addresses;
 use super::error::{Failure, OperatorError};
 use crate::document::OWNERSHIP_PREFIX;
-use crate::incus::{Incus, IncusError, Kind, Live, StateAction};
+use crate::incus::{Collection, Incus, IncusError, Kind, Live, StateAction};
 
 /// A guest that is given longer than this to shut down keeps the caller waiting for nothing.
 const STOP_LIMIT_SECONDS: u32 = 600;
@@ -34,8 +34,13 @@ impl Operator {
         }
         let incus = self.incus()?;
         let daemon = incus.server().await?.fingerprint;
-        let instances = incus.list_all(Kind::Instance).await?.into_iter();
+        // With their state and their snapshots, which a list to plan by does without.
+        let instances = incus.list_collection(Collection::Instances).await?.into_iter();
         let instances = instances
+            .map(|object| Live {
+                object,
+                etag: String::new(),
+            })
             .filter(|live| request.tenant.is_empty() || live.project() == request.tenant)
             .map(|live| self.summary(&live, &daemon));
         Ok(ListInstancesResponse {

@@ -180,11 +180,20 @@ impl Power {
 /// Reads everything once: a list for each kind, and for each pool and network what lives in it. An alias that a missing
 /// instance needs and no list has is asked for: Incus knows of images that it shares between projects.
 pub(crate) async fn observe(incus: &Incus, desired: &Desired, host: &str) -> Result<Observed, IncusError> {
-    let mut lists = Vec::with_capacity(kinds().len());
+    let mut lists: Vec<(Kind, Vec<Live>)> = Vec::with_capacity(kinds().len());
     for &kind in kinds() {
-        if let Some(in_incus) = in_incus(kind) {
-            lists.push((kind, incus.list_all(in_incus).await?));
-        }
+        let Some(wanted) = in_incus(kind) else { continue };
+        // What it lives in comes before it, and was listed already.
+        let containers = wanted.container().and_then(|container| {
+            lists
+                .iter()
+                .find(|(listed, _)| in_incus(*listed) == Some(container))
+        });
+        let list = match containers {
+            Some((_, containers)) => incus.list_within(wanted, containers).await?,
+            None => incus.list_all(wanted).await?,
+        };
+        lists.push((kind, list));
     }
     let mut observed = Observed::from_lists(lists);
     for (project, alias) in aliases_needed(desired, &observed, host) {

@@ -186,8 +186,8 @@ impl Reconciler {
     /// quorum has confirmed them, and the status that was read with them comes back.
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
-        let seen = self.look(desired, Some(&observed)).await;
         let busy = self.engine.busy();
+        let seen = self.look(desired, Some(&observed), &busy).await;
         let mut planned = plan(desired, &observed, &seen, self.context(false, &busy));
         let mut confirmed = None;
         if planned.wants_confirmation
@@ -262,8 +262,8 @@ impl Reconciler {
             }
         }
         // What is on the host itself does not wait for Incus.
-        let seen = self.look(desired, None).await;
         let busy = self.engine.busy();
+        let seen = self.look(desired, None, &busy).await;
         let planned = plan_without_incus(desired, &seen, self.context(false, &busy));
         let services = self.services.planned(&planned, now);
         let pass = self.engine.pass(planned, now);
@@ -276,13 +276,17 @@ impl Reconciler {
     }
 
     /// What is there of services and files.
-    async fn look(&mut self, desired: &Desired, incus: Option<&Observed>) -> Seen {
-        let busy = self.engine.busy();
+    async fn look(
+        &mut self,
+        desired: &Desired,
+        incus: Option<&Observed>,
+        busy: &BTreeSet<DesiredKey>,
+    ) -> Seen {
         let context = Context {
             host: &self.host,
             cluster: &self.cluster,
             may_delete: false,
-            busy: &busy,
+            busy,
         };
         self.services.observe(desired, incus, context).await
     }

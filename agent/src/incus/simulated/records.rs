@@ -124,7 +124,7 @@ pub(super) fn create(world: &mut World, kind: Kind, project: &str, container: &s
     if own.is_empty() {
         return Err(at_once(400, "No name provided"));
     }
-    let name = match container_kind(kind) {
+    let name = match kind.container() {
         None => own.to_owned(),
         Some(outer) => {
             if world.record(outer, DEFAULT, container).is_none() {
@@ -147,14 +147,6 @@ pub(super) fn create(world: &mut World, kind: Kind, project: &str, container: &s
     };
     world.records.insert(key, record);
     Ok(vec![event(kind, "created", home(kind, project), &name)])
-}
-
-fn container_kind(kind: Kind) -> Option<Kind> {
-    match kind {
-        Kind::Volume => Some(Kind::StoragePool),
-        Kind::NetworkForward => Some(Kind::Network),
-        _ => None,
-    }
 }
 
 /// A body as Incus shows it afterwards.
@@ -369,7 +361,7 @@ pub(super) fn alias_target(world: &World, project: &str, alias: &str) -> Option<
 fn event(kind: Kind, what: &str, project: &str, name: &str) -> Happened {
     let source = match kind {
         Kind::Server => "/1.0".to_owned(),
-        _ => match name.split_once('/').zip(container_kind(kind)) {
+        _ => match name.split_once('/').zip(kind.container()) {
             Some(((container, own), outer)) => {
                 let folder = if kind == Kind::Volume {
                     "volumes/custom"
