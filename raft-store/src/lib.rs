@@ -40,6 +40,7 @@ pub use raft_types::{
     Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 pub use snapshot::{SnapshotFile, SnapshotReceiver};
+pub use state::RaisedBy;
 pub use state_machine::{OpenStoreError, StateMachine, StoreOptions};
 pub use stopwatch::{DiskWork, Stopwatch};
 pub use store::{HashKv, LeaseInfo, MemberAttributes, RangeResult, ReadError, Store};

@@ -9,7 +9,7 @@
 //! | `r` revision(8) sub(8) number(4) | a piece of that record's value |
 //! | `l` lease id(8) | `etcdserverpb.LeaseTimeToLiveResponse`: its id, its granted and its remaining TTL |
 //! | `p` member id(8) | `replicated.PublishMember` |
-//! | `a` member id(8) alarm(4) | nothing |
+//! | `a` member id(8) alarm(4) | nothing, or `c`: a client raised it |
 //! | `u` name | `replicated.AuthUser` |
 //! | `o` name | `authpb.Role` |
 //! | `m|auth` | `replicated.AuthSettings` |

@@ -48,12 +48,40 @@ pub(crate) struct Published {
     pub(crate) removed: Removed,
 }
 
-/// Member and alarm.
-pub(crate) type Alarms = BTreeSet<(u64, i32)>;
+/// Member and alarm, and who raised it.
+pub(crate) type Alarms = BTreeMap<(u64, i32), RaisedBy>;
 /// The ids of members that were removed, which never come back.
 pub(crate) type Removed = BTreeSet<u64>;
 /// What each member published of itself.
 pub(crate) type Members = BTreeMap<u64, MemberAttributes>;
+
+/// Who raised an alarm, and so who lifts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaisedBy {
+    /// The members themselves, who lift it when its reason is gone.
+    Members,
+    /// A client, by hand: it stays until a client lifts it.
+    Client,
+}
+
+impl RaisedBy {
+    const CLIENT: &[u8] = b"c";
+
+    pub(crate) fn encode(self) -> &'static [u8] {
+        match self {
+            RaisedBy::Members => b"",
+            RaisedBy::Client => RaisedBy::CLIENT,
+        }
+    }
+
+    fn decode(value: &[u8]) -> Option<RaisedBy> {
+        match value {
+            b"" => Some(RaisedBy::Members),
+            RaisedBy::CLIENT => Some(RaisedBy::Client),
+            _ => None,
+        }
+    }
+}
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,8 +166,8 @@ impl Published {
         for (id, attributes) in &self.members {
             entries.push((schema::member(*id), encode_member(*id, attributes)));
         }
-        for (member_id, alarm) in &self.alarms {
-            entries.push((schema::alarm(*member_id, *alarm), Vec::new()));
+        for ((member_id, alarm), raised_by) in &self.alarms {
+            entries.push((schema::alarm(*member_id, *alarm), raised_by.encode().to_vec()));
         }
         entries.extend(auth::entries(&self.auth));
         for member_id in &self.removed {
@@ -248,8 +276,10 @@ fn decode_lease(key: &[u8], value: &[u8]) -> Option<LeaseInfo> {
 fn load_alarms(backend: &Backend) -> Result<Alarms, BackendError> {
     let mut alarms = Alarms::new();
     for entry in backend.scan(schema::alarms()) {
-        let (key, _) = entry?;
-        alarms.insert(schema::parse_alarm(&key).ok_or_else(|| backend.damaged("an alarm is unreadable"))?);
+        let (key, value) = entry?;
+        let alarm = schema::parse_alarm(&key).zip(RaisedBy::decode(&value));
+        let (alarm, raised_by) = alarm.ok_or_else(|| backend.damaged("an alarm is unreadable"))?;
+        alarms.insert(alarm, raised_by);
     }
     Ok(alarms)
 }

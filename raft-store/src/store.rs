@@ -18,7 +18,7 @@ use crate::lease::{LeaseFeed, LeaseFeedSender};
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
-use crate::state::State;
+use crate::state::{RaisedBy, State};
 use crate::txn;
 use crate::watch::{self as hub, History, HistoryError, HistoryEvents, HistoryQuery, Publisher, WatchHub};
 
@@ -269,14 +269,26 @@ impl Store {
     /// Alarms raised, ascending by member.
     #[must_use]
     pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.alarms_raised_by()
+            .into_iter()
+            .map(|(alarm, _)| alarm)
+            .collect()
+    }
+
+    /// Alarms raised, ascending by member, with who raised each.
+    #[must_use]
+    pub fn alarms_raised_by(&self) -> Vec<(AlarmMember, RaisedBy)> {
         let state = self.shared.state();
         let published = state.published.read();
         published
             .alarms
             .iter()
-            .map(|(member_id, alarm)| AlarmMember {
-                member_id: *member_id,
-                alarm: *alarm,
+            .map(|((member_id, alarm), raised_by)| {
+                let alarm = AlarmMember {
+                    member_id: *member_id,
+                    alarm: *alarm,
+                };
+                (alarm, *raised_by)
             })
             .collect()
     }

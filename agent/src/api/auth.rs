@@ -63,7 +63,7 @@ impl AuthService {
     /// The newest users and roles, for one who is root by them.
     async fn read_as_root(&self, caller: &Caller) -> Result<Arc<Users>, ApiError> {
         let AuthService(api) = self;
-        api.node.read_index().await?;
+        api.read_index().await?;
         let read = || std::future::ready(Ok(api.node.store().auth()));
         api.authorised(caller, Permissions::is_root, read).await
     }
@@ -71,7 +71,7 @@ impl AuthService {
     /// Tries a password at the newest users there are. The token is made of the very user that it fitted.
     async fn log_in(&self, name: &str, password: &str) -> Result<String, ApiError> {
         let AuthService(api) = self;
-        api.node.read_index().await?;
+        api.read_index().await?;
         for _ in 0..LOGIN_ATTEMPTS {
             let auth = api.node.store().auth();
             if !auth.is_enabled() {
@@ -203,7 +203,7 @@ impl Auth for AuthService {
         let caller = api.admit(&request, Needs::Voter).await?;
         let name = request.into_inner().name;
         let asks_of_itself = caller.author().user() == name;
-        api.node.read_index().await.map_err(ApiError::from)?;
+        api.read_index().await?;
         let allowed = |permissions: &Permissions| permissions.is_root() || asks_of_itself;
         let read = || {
             let auth = api.node.store().auth();
@@ -294,7 +294,7 @@ impl Auth for AuthService {
         let AuthService(api) = self;
         let caller = api.admit(&request, Needs::Voter).await?;
         let role = request.into_inner().role;
-        api.node.read_index().await.map_err(ApiError::from)?;
+        api.read_index().await?;
         let allowed = |permissions: &Permissions| {
             let auth = api.node.store().auth();
             let caller = auth.user(caller.author().user());

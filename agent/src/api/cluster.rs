@@ -27,7 +27,7 @@ impl ClusterService {
     async fn change(&self, caller: &Caller, change: Change) -> Result<MembersChanged, Status> {
         let ClusterService(api) = self;
         if api.node.store().auth().is_enabled() {
-            api.node.read_index().await.map_err(ApiError::from)?;
+            api.read_index().await?;
             let nothing = || std::future::ready(Ok(()));
             api.authorised(caller, Permissions::is_root, nothing).await?;
         }
@@ -97,7 +97,7 @@ impl Cluster for ClusterService {
         let ClusterService(api) = self;
         api.admit(&request, Needs::Voter).await?;
         if request.get_ref().linearizable {
-            api.node.read_index().await.map_err(ApiError::from)?;
+            api.read_index().await?;
         }
         Ok(Response::new(MemberListResponse {
             header: api.header_at(0),

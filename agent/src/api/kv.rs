@@ -34,7 +34,7 @@ impl Kv for KvService {
         let request = request.into_inner();
         validate::range(&request)?;
         if !request.serializable {
-            api.node.read_index().await.map_err(ApiError::from)?;
+            api.read_index().await?;
         }
         let allowed = |permissions: &Permissions| permissions.may_read(&request.key, &request.range_end);
         let ranges = [&request];
@@ -87,7 +87,7 @@ impl Kv for KvService {
         if let Some(ranges) = Store::ranges_only(&request) {
             // As in etcd; but compares alone, without any range that says otherwise, see the newest state.
             if ranges.is_empty() || !ranges.iter().all(|range| range.serializable) {
-                api.node.read_index().await.map_err(ApiError::from)?;
+                api.read_index().await?;
             }
             let allowed = |permissions: &Permissions| permissions.may_read_txn(&request);
             let read = || api.read(&ranges, |store| store.read_txn(&request));

@@ -101,7 +101,7 @@ impl Lease for LeaseService {
             },
         };
         // The leader knows the time, this member the keys: it must not be behind what the leader answered.
-        api.node.read_index().await.map_err(ApiError::from)?;
+        api.read_index().await?;
         let store = api.node.store();
         let keys = if keys {
             // The names tell of the keys: all that are answered, and no others, must be the caller's to read.
@@ -138,7 +138,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let LeaseService(api) = self;
         api.admit(&request, Needs::Voter).await?;
-        api.node.read_index().await.map_err(ApiError::from)?;
+        api.read_index().await?;
         let leases = api
             .node
             .store()

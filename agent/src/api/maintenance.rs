@@ -47,7 +47,7 @@ impl Maintenance for MaintenanceService {
         let caller = api.admit(&request, needs).await?;
         let request = request.into_inner();
         if request.action() == AlarmAction::Get {
-            api.node.read_index().await.map_err(ApiError::from)?;
+            api.read_index().await?;
             let alarms = alarms_asked_for(&request, api.node.store().alarms());
             return Ok(Response::new(AlarmResponse {
                 header: api.header_now(),

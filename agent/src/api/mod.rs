@@ -228,6 +228,16 @@ impl Api {
         self.headers.view()
     }
 
+    /// Completes once this member has all that was committed when it was asked, for a call that only voters serve. A
+    /// member that has just started learns from this that it is none yet: what was asked before that is refused too.
+    async fn read_index(&self) -> Result<(), ApiError> {
+        self.node.read_index().await?;
+        if self.view().is_learner {
+            return Err(ApiError::NotSupportedForLearner);
+        }
+        Ok(())
+    }
+
     /// A header at the store's revision now.
     fn header_now(&self) -> Option<ResponseHeader> {
         self.header_at(self.node.store().revision())

@@ -2,7 +2,7 @@
 //!
 //! A member refuses at its own API what would go past its quota, or what would fill a disk that is nearly full; the
 //! leader raises the replicated NOSPACE alarm, by which apply refuses on all members alike, and lifts it when there
-//! is room again. What it must not do: refuse what frees space.
+//! is room again. What it must not do: refuse what frees space, or lift what somebody raised by hand.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use proto::etcdserverpb::alarm_request::AlarmAction;
-use proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType};
+use proto::etcdserverpb::{AlarmRequest, AlarmType};
 use proto::replicated::request::Op;
-use raft_store::growth_bytes;
+use raft_store::{RaisedBy, growth_bytes};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -124,13 +124,17 @@ impl SpaceTask {
         let space = &self.node.inner.space;
         let live = self.node.store().live_bytes();
         let leads = self.node.leads();
-        let alarms: Vec<AlarmMember> = self.node.store().alarms();
-        let mut no_space = alarms.iter().filter(|alarm| alarm.alarm() == AlarmType::Nospace);
+        let alarms = self.node.store().alarms_raised_by();
+        let mut no_space = alarms
+            .iter()
+            .filter(|(alarm, _)| alarm.alarm() == AlarmType::Nospace);
         if !space.is_nearly_used_up(live) {
             if leads {
                 let members: Vec<u64> = self.node.members().iter().map(|member| member.id).collect();
-                let lifted = no_space.find(|alarm| members.contains(&alarm.member_id));
-                if let Some(alarm) = lifted {
+                let lifted = no_space.find(|(alarm, raised_by)| {
+                    *raised_by == RaisedBy::Members && members.contains(&alarm.member_id)
+                });
+                if let Some((alarm, _)) = lifted {
                     let lifted = self.propose(AlarmAction::Deactivate, alarm.member_id).await;
                     if lifted {
                         tracing::info!(live_bytes = live, "there is room again: puts are taken");
@@ -142,7 +146,7 @@ impl SpaceTask {
         let mine = self.node.member_id();
         let full = live >= space.quota_bytes;
         let lately = self.raised.is_some_and(|at| at.elapsed() < RAISE_EVERY);
-        if (refused && !lately || leads && full) && !no_space.any(|alarm| alarm.member_id == mine) {
+        if (refused && !lately || leads && full) && !no_space.any(|(alarm, _)| alarm.member_id == mine) {
             self.raised = Some(Instant::now());
             if self.propose(AlarmAction::Activate, mine).await {
                 tracing::warn!(

@@ -8,27 +8,30 @@ use super::Applier;
 use crate::hash_check::HashPoint;
 use crate::raft_types::StoredMembership;
 use crate::schema;
-use crate::state;
+use crate::state::{self, RaisedBy};
 use crate::store::MemberAttributes;
 
 impl Applier {
-    /// Answers with the alarms asked for, or with the one that this raised or cleared, as etcd does.
-    pub(super) fn alarm(&mut self, request: &AlarmRequest) -> AlarmResponse {
+    /// Answers with the alarms asked for, or with the one that this raised or cleared, as etcd does. What a client
+    /// raised stays a client's, though a member would raise it as well.
+    pub(super) fn alarm(&mut self, request: &AlarmRequest, asked_by: RaisedBy) -> AlarmResponse {
         let named = (request.member_id, request.alarm);
         let none = request.alarm == i32::from(AlarmType::None);
         let alarms = match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => self
                 .alarms
-                .iter()
+                .keys()
                 .filter(|(_, alarm)| none || *alarm == request.alarm)
                 .copied()
                 .collect(),
             Ok(AlarmAction::Activate) if !none => {
-                self.alarms.insert(named);
-                self.batch.put(schema::alarm(named.0, named.1), []);
+                if asked_by == RaisedBy::Client || !self.alarms.contains_key(&named) {
+                    self.alarms.insert(named, asked_by);
+                    self.batch.put(schema::alarm(named.0, named.1), asked_by.encode());
+                }
                 vec![named]
             }
-            Ok(AlarmAction::Deactivate) if self.alarms.remove(&named) => {
+            Ok(AlarmAction::Deactivate) if self.alarms.remove(&named).is_some() => {
                 self.batch.delete(schema::alarm(named.0, named.1));
                 vec![named]
             }
@@ -58,7 +61,7 @@ impl Applier {
             }
             let alarms: Vec<(u64, i32)> = self
                 .alarms
-                .iter()
+                .keys()
                 .filter(|alarm| alarm.0 == id)
                 .copied()
                 .collect();

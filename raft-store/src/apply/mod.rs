@@ -32,7 +32,7 @@ use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
 use crate::schema;
-use crate::state::{self, Alarms, Members, Removed, State};
+use crate::state::{self, Alarms, Members, RaisedBy, Removed, State};
 use crate::watch::Publisher;
 
 /// Why a request was not applied.
@@ -189,7 +189,7 @@ impl Applier {
                 auth_revision,
                 op: Some(op),
             }) => match self.permits(&user, auth_revision, &op) {
-                Ok(()) => self.apply_op(op),
+                Ok(()) => self.apply_op(op, raised_by(&user, auth_revision)),
                 Err(refusal) => Err(ApplyError::Refused(refusal)),
             },
             _ => Err(ApplyError::Refused(Refusal::UnknownRequest)),
@@ -208,8 +208,8 @@ impl Applier {
         self.forbids(op).map_or(Ok(()), Err)
     }
 
-    /// The one match on the replicated request.
-    fn apply_op(&mut self, op: Op) -> Result<reply::Result, ApplyError> {
+    /// The one match on the replicated request. `asked_by`: who raises an alarm by it.
+    fn apply_op(&mut self, op: Op, asked_by: RaisedBy) -> Result<reply::Result, ApplyError> {
         match op {
             Op::Put(request) => self.put(&request).map(reply::Result::Put),
             Op::DeleteRange(request) => self.delete_range(&request).map(reply::Result::DeleteRange),
@@ -228,7 +228,7 @@ impl Applier {
             Op::LeaseCheckpoint(request) => {
                 Ok(reply::Result::LeaseCheckpoint(self.lease_checkpoint(&request)))
             }
-            Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request))),
+            Op::Alarm(request) => Ok(reply::Result::Alarm(self.alarm(&request, asked_by))),
             Op::PublishMember(request) => Ok(reply::Result::PublishMember(self.publish_member(request))),
             Op::Auth(change) => self.change_auth(change).map(reply::Result::Auth),
             Op::HashCheck(Empty {}) => {
@@ -244,7 +244,7 @@ impl Applier {
         if self.alarms.is_empty() {
             return None;
         }
-        let raised = |alarm: AlarmType| self.alarms.iter().any(|(_, raised)| *raised == i32::from(alarm));
+        let raised = |alarm: AlarmType| self.alarms.keys().any(|(_, raised)| *raised == i32::from(alarm));
         let changes_data = match op {
             Op::Put(_)
             | Op::DeleteRange(_)
@@ -259,5 +259,14 @@ impl Applier {
             return Some(Refusal::Corrupt);
         }
         (growth_bytes(op) > 0 && raised(AlarmType::Nospace)).then_some(Refusal::NoSpace)
+    }
+}
+
+/// The members themselves name no user, and no revision that one was checked at.
+fn raised_by(user: &str, auth_revision: u64) -> RaisedBy {
+    if user.is_empty() && auth_revision == 0 {
+        RaisedBy::Members
+    } else {
+        RaisedBy::Client
     }
 }

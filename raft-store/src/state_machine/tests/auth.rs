@@ -59,7 +59,7 @@ pub(super) fn users() -> Vec<Op> {
 
 impl Fixture {
     /// What apply answers a user who was checked at `auth_revision`.
-    fn refused_as(&mut self, user: &str, auth_revision: u64, op: Op) -> Option<Refusal> {
+    pub(super) fn refused_as(&mut self, user: &str, auth_revision: u64, op: Op) -> Option<Refusal> {
         let request = Request {
             user: user.into(),
             auth_revision,

@@ -10,6 +10,7 @@ use proto::replicated::{LeaseCheckpoints, LeaseExpire, PublishMember, Refusal, r
 use super::fixture::put_request;
 use super::{Fixture, compact, delete, op_delete, op_put, put};
 use crate::lease::{LeaseEvent, LeaseNews};
+use crate::state::RaisedBy;
 use crate::store::{LeaseInfo, MemberAttributes};
 
 fn grant(id: i64) -> Op {
@@ -211,6 +212,32 @@ fn alarms_answer_as_etcd_and_stop_what_they_must() {
     fixture.done(delete("a", ""));
     fixture.done(alarm(AlarmAction::Deactivate, 2, AlarmType::Nospace));
     fixture.done(put("a", "2"));
+}
+
+/// Members lift what they raised themselves, so it is kept who did.
+#[test]
+fn an_alarm_that_a_client_raised_stays_the_clients() {
+    let mut fixture = Fixture::new();
+    let raise = |member_id| alarm(AlarmAction::Activate, member_id, AlarmType::Nospace);
+    let raised_by = |fixture: &Fixture| {
+        let alarms = fixture.store.alarms_raised_by();
+        alarms
+            .iter()
+            .map(|(alarm, by)| (alarm.member_id, *by))
+            .collect::<Vec<_>>()
+    };
+    fixture.done(raise(1));
+    fixture.done(raise(2));
+    assert_eq!(fixture.refused_as("", 1, raise(2)), None);
+    assert_eq!(fixture.refused_as("", 1, raise(3)), None);
+    fixture.done(raise(3));
+    let expected = [
+        (1, RaisedBy::Members),
+        (2, RaisedBy::Client),
+        (3, RaisedBy::Client),
+    ];
+    assert_eq!(raised_by(&fixture), expected);
+    assert_eq!(raised_by(&fixture.reopen()), expected);
 }
 
 #[test]
