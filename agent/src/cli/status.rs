@@ -99,7 +99,7 @@ impl StatusArgs {
 async fn read(session: &Session, selection: &Selection) -> Result<(Vec<Row>, i64), CliError> {
     let prefixes = selection.prefixes();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-    let listing = documents::list(&session.client, &prefixes).await?;
+    let listing = documents::look(&session.client, &prefixes).await?;
     let hosts = cluster::hosts_alive(session).await;
     Ok((
         rows(&listing.kvs, selection, &hosts, SystemTime::now()),
