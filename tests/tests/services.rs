@@ -45,8 +45,29 @@ async fn a_service_inside_an_instance() {
         return;
     };
     host.hosts.apply(INSTANCE).await;
+    let planned = host
+        .hosts
+        .agentctl(&["plan", "-f", &host.hosts.file("document.yaml", &inside("one"))])
+        .await;
+    assert!(
+        planned.contains("+ service  counter         m0          create"),
+        "{planned}"
+    );
     host.hosts.apply(&inside("one")).await;
     host.hosts.reported(0, "services/counter", "Ready", None).await;
+    assert_eq!(
+        host.hosts.agentctl(&["diff"]).await,
+        "no host differs from its documents\n"
+    );
+    let planned = host
+        .hosts
+        .agentctl(&["plan", "-f", &host.hosts.file("document.yaml", &inside("two"))])
+        .await;
+    assert!(
+        planned
+            .contains("~ service  counter         m0          /srv/counter/conf: content differs (restart)"),
+        "{planned}"
+    );
     host.starts(&["one counter"]).await;
     assert_eq!(
         host.exec("/bin/busybox stat -c '%a %u:%g' /srv/counter/conf"),
