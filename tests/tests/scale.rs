@@ -41,6 +41,7 @@ async fn five_hundred_instances() {
         assert_eq!(hosts.list(host).len(), expected, "m{host}");
     }
 
+    all_documents_change_at_once(&hosts).await;
     passes_with_nothing_to_do(&hosts, "before").await;
     let before = resident(&hosts);
     edits_reach_incus(&hosts).await;
@@ -55,6 +56,19 @@ async fn five_hundred_instances() {
             "{before} -> {after} MiB"
         );
     }
+}
+
+/// One revision for all of them, and nothing for Incus to do: only remarks change.
+async fn all_documents_change_at_once(hosts: &Hosts) {
+    let documents: Vec<String> = (0..INSTANCES)
+        .map(|number| format!("# a remark\n{}", instance(number, "0")))
+        .collect();
+    let revision = hosts.apply(&documents.join("---\n")).await;
+    let field = format!(r#""revision":{revision},"#);
+    wait::until("all to be said of the new revision", async || {
+        (statuses(hosts).await.matches(&field).count() == INSTANCES).then_some(())
+    })
+    .await;
 }
 
 /// Each round changes only a remark in one document of every host, all at one revision: each host passes over
