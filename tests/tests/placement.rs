@@ -1,7 +1,20 @@
 //! Instances that may be on several hosts, with real Incus daemons: the cluster chooses, and stays with its choice.
 
-use tests::hosts::Hosts;
-use tests::wait;
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde_json::Value;
+use tests::cluster::{Cluster, Subject};
+use tests::lab::{IncusDaemon, Lab};
+use tests::{notes, tools, wait};
+use tokio::process::Command;
+
+/// Three members with an Incus each: `m0`, `m1`, `m2`.
+struct Hosts {
+    // Before the daemons: fields are dropped in this order, and an agent should not see its Incus go.
+    cluster: Cluster,
+    lab: Lab,
+}
 
 fn instance(name: &str, placement: &str, memory: &str) -> String {
     format!(
@@ -19,7 +32,7 @@ fn hosts_with(hosts: &Hosts, name: &str) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_are_spread_and_stay() {
-    let Some(mut hosts) = Hosts::builder(3).start().await else {
+    let Some(mut hosts) = Hosts::start().await else {
         return;
     };
     let web = |name: &str| instance(name, "{spread: provider, group: web}", "64MiB");
@@ -104,4 +117,76 @@ async fn a_dead_host_is_not_chosen(hosts: &mut Hosts) {
     hosts.cluster.start(2);
     hosts.agentctl(&["status", "--wait=60s"]).await;
     assert_eq!(hosts_with(hosts, "late"), [2]);
+}
+
+impl Hosts {
+    /// `None`, said aloud, where Incus cannot run.
+    async fn start() -> Option<Hosts> {
+        if let Err(missing) = Lab::available() {
+            notes::skipped(&missing);
+            return None;
+        }
+        let lab = tokio::task::spawn_blocking(|| Lab::start(3))
+            .await
+            .expect("a task");
+        let lab = lab.expect("Incus starts");
+        let sockets: Vec<PathBuf> = lab.daemons().iter().map(IncusDaemon::socket).collect();
+        let cluster = Cluster::builder(&Subject::agent(), 3)
+            .incus(&sockets)
+            .start()
+            .await;
+        Some(Hosts { cluster, lab })
+    }
+
+    /// An instance as Incus has it, null if there is none.
+    fn instance(&self, host: usize, name: &str) -> Value {
+        let answer = self.lab.daemons()[host].incus(&["query", &format!("/1.0/instances/{name}")]);
+        answer
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default()
+    }
+
+    fn memory(&self, host: usize, name: &str) -> String {
+        let instance = self.instance(host, name);
+        instance["config"]["limits.memory"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let file = self.cluster.folder().join(name);
+        std::fs::write(&file, text).expect("write a file");
+        file.to_string_lossy().into_owned()
+    }
+
+    async fn apply(&self, documents: &str) {
+        let file = self.file("document.yaml", documents);
+        self.agentctl(&["apply", "-f", &file]).await;
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(tools::agentctl());
+        command
+            .env_clear()
+            .env("AGENTCTL_ENDPOINTS", self.cluster.endpoints().join(","))
+            .args(args)
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> (Output, String) {
+        let output = tokio::time::timeout(wait::PATIENCE * 5, self.command(args).output()).await;
+        let output = output.expect("an end of agentctl").expect("start agentctl");
+        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        (output, String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// What it says; it must succeed.
+    async fn agentctl(&self, args: &[&str]) -> String {
+        let (output, said) = self.run(args).await;
+        assert!(output.status.success(), "agentctl {args:?}: {said}");
+        said
+    }
 }
