@@ -51,8 +51,27 @@ async fn a_service_inside_an_instance() {
         return;
     };
     host.apply(INSTANCE).await;
+    let planned = host
+        .agentctl(&["plan", "-f", &host.document(&inside("one"))])
+        .await;
+    assert!(
+        planned.contains("+ service  counter         m0          create"),
+        "{planned}"
+    );
     host.apply(&inside("one")).await;
     host.reported("services/counter", "Ready", 0).await;
+    assert_eq!(
+        host.agentctl(&["diff"]).await,
+        "no host differs from its documents\n"
+    );
+    let planned = host
+        .agentctl(&["plan", "-f", &host.document(&inside("two"))])
+        .await;
+    assert!(
+        planned
+            .contains("~ service  counter         m0          /srv/counter/conf: content differs (restart)"),
+        "{planned}"
+    );
     host.starts(&["one counter"]).await;
     assert_eq!(
         host.exec("/bin/busybox stat -c '%a %u:%g' /srv/counter/conf"),
