@@ -40,7 +40,7 @@ spec:
   source: {type: image, alias: debian/12, properties: {os: debian}}
 ";
     let document = parse(text).unwrap();
-    expect![[r#"{"host":"ovh","kind":"instance","lifecycle":{"deletion":"retain","managed":"existence","protect":true,"update":"restart"},"name":"web","running":false,"spec":{"architecture":"x86_64","config":{"limits.cpu":"2","limits.memory":"256MiB","security.secureboot":"false","user.on":"yes","user.version":"1.10"},"description":"the web","devices":{"root":{"path":"/","pool":"default","size":"010GiB","type":"disk"}},"ephemeral":true,"profiles":["default","web"],"source":{"alias":"debian/12","properties":{"os":"debian"},"type":"image"},"type":"virtual-machine"},"tenant":"t1"}"#]]
+    expect![[r#"{"kind":"instance","lifecycle":{"deletion":"retain","managed":"existence","protect":true,"update":"restart"},"name":"web","placement":{"failover":"manual","hosts":["ovh"],"spread":"provider"},"running":false,"spec":{"architecture":"x86_64","config":{"limits.cpu":"2","limits.memory":"256MiB","security.secureboot":"false","user.on":"yes","user.version":"1.10"},"description":"the web","devices":{"root":{"path":"/","pool":"default","size":"010GiB","type":"disk"}},"ephemeral":true,"profiles":["default","web"],"source":{"alias":"debian/12","properties":{"os":"debian"},"type":"image"},"type":"virtual-machine"},"tenant":"t1"}"#]]
     .assert_eq(&canonical_text(&document));
     assert_eq!(key(&document), "/tenants/t1/desired/instances/web");
     assert_eq!(document.line_of("spec.profiles[1]"), Some(12));
