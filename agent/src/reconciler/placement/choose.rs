@@ -227,7 +227,7 @@ fn choose(
     hosts: &Hosts,
 ) -> Decision {
     let awaited = |host: &&str| hosts.known.get(*host) == Some(&State::Awaited);
-    if fitness.keys().any(|host| awaited(host)) {
+    if fitness.keys().any(awaited) {
         return Decision::Later;
     }
     let fit: Vec<(&str, &str)> = fitness
