@@ -1,3 +1,5 @@
+//! What is chosen, as text; and what holds of every choice.
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
