@@ -198,16 +198,16 @@ mod tests {
                 (
                     compare.key.as_ref(),
                     compare.range_end.as_ref(),
-                    compare.target_union,
+                    compare.target_union.clone(),
                 )
             })
             .collect();
-        let before = Some(TargetUnion::ModRevision(10));
+        let before = || Some(TargetUnion::ModRevision(10));
         assert_eq!(
             compared,
             [
-                (&b"/tenants/a/desired/"[..], &b"/tenants/a/desired0"[..], before),
-                (b"/tenants/b/desired/", b"/tenants/b/desired0", before)
+                (&b"/tenants/a/desired/"[..], &b"/tenants/a/desired0"[..], before()),
+                (b"/tenants/b/desired/", b"/tenants/b/desired0", before())
             ]
         );
         let kept = puts(&transaction).iter().filter(|put| put.ignore_lease).count();
