@@ -11,7 +11,7 @@ use proto::peer::description::State;
 use proto::peer::{Description, KnownMember, forward_request, forward_response};
 
 use super::{Node, NodeError};
-use crate::peer;
+use crate::peer::{self, Dialer, Whom};
 
 impl Node {
     /// What this member knows: confirmed by the leader where that can be reached.
@@ -107,15 +107,18 @@ impl Node {
             .nodes()
             .filter(|(id, _)| **id != self.member_id())
             .filter_map(|(id, node)| Some((*id, node.peer_urls.first()?.clone())));
-        let asking = others.map(|(id, url)| async move { Some((id, ask(&url, patience).await?)) });
+        let asking = others.map(|(id, url)| async move {
+            let whom = Whom::Member(id, self.store().clone());
+            Some((id, ask(self.dialer(), &url, &whom, patience).await?))
+        });
         let answers = futures::future::join_all(asking).await;
         answers.into_iter().flatten().collect()
     }
 }
 
 /// Asks whoever listens at a peer URL; `None` without an answer.
-pub(super) async fn ask(url: &str, patience: Duration) -> Option<Description> {
-    match tokio::time::timeout(patience, peer::describe(url, patience)).await {
+pub(super) async fn ask(dialer: &Dialer, url: &str, whom: &Whom, patience: Duration) -> Option<Description> {
+    match tokio::time::timeout(patience, peer::describe(dialer, url, whom, patience)).await {
         Ok(Ok(description)) => Some(description),
         Ok(Err(reason)) => {
             tracing::debug!(url, reason, "a peer does not describe itself");
