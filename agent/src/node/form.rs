@@ -94,6 +94,6 @@ impl FormTask {
         let asking = urls
             .map(|(url, whom)| async move { ask(self.node.dialer(), url, &whom, self.patience / 2).await });
         let answers = futures::future::join_all(asking).await;
-        answers.into_iter().flatten().collect()
+        answers.into_iter().filter_map(Result::ok).collect()
     }
 }

@@ -9,6 +9,7 @@
 //! Everything else is waited out, and said: the way out is typed on another host, and this one then goes on by
 //! itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::peer::description::State;
@@ -91,16 +92,25 @@ impl Candidate {
             .filter_map(|(_, node)| Some((node.peer_urls.first()?, Whom::Named(node.name.clone()))))
             .collect();
         let mut told = None;
+        let mut reasons: BTreeMap<&String, String> = BTreeMap::new();
         let mut pause = FIRST_PAUSE;
         loop {
             let asking = others
                 .iter()
                 .map(|(url, whom)| ask(&self.dialer, url, whom, patience));
-            let answers: Vec<Description> = futures::future::join_all(asking)
-                .await
-                .into_iter()
-                .flatten()
-                .collect();
+            let asked = futures::future::join_all(asking).await;
+            let mut answers = Vec::new();
+            for ((url, _), answer) in others.iter().zip(asked) {
+                match answer {
+                    Ok(answer) => answers.push(answer),
+                    Err(reason) => {
+                        if reasons.get(url) != Some(&reason) {
+                            tracing::info!(url, reason, "a member does not answer");
+                            reasons.insert(url, reason);
+                        }
+                    }
+                }
+            }
             match self.decide(&answers) {
                 Decision::Become(identity) => return identity,
                 Decision::Wait(obstacle) => {

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::response::Response;
@@ -12,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt};
@@ -29,8 +31,10 @@ const CONNECTIONS: usize = 16_384;
 /// Of those, from one address: many clients may share one, but not take all.
 const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 4;
 /// TLS handshakes under way at one port, and of those from one address.
-const HANDSHAKES: usize = 4096;
+const HANDSHAKES: usize = 2048;
 const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES / 4;
+/// Between two lines in the log about handshakes that failed.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(5);
 /// Calls on one connection at once: etcd's clients put all their watches and leases on one.
 const STREAMS_PER_CONNECTION: u32 = 4096;
 /// A client that sends no request header within this time is dropped.
@@ -87,6 +91,7 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let places = Places::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS);
     let handshakes = Handshakes::new(HANDSHAKES, HANDSHAKES_PER_ADDRESS);
+    let complaints = Complaints::default();
     let connections = GracefulShutdown::new();
     loop {
         let free = tokio::select! {
@@ -116,6 +121,7 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         }
         let handshake = security.as_mut().map(Security::handshake);
         let underway = handshake.is_some().then(|| handshakes.begin(address.ip()));
+        let complaints = complaints.clone();
         let (http, router, watcher) = (http.clone(), router.clone(), connections.watcher());
         tokio::spawn(async move {
             let ended = match handshake.zip(underway) {
@@ -128,7 +134,12 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
                         let router = refusal::router(reason);
                         speak(&http, stream, with_extensions(router, Extensions::new()), watcher).await
                     }
-                    Err(error) => Err(error.into()),
+                    Err(error) => {
+                        if error.kind() == io::ErrorKind::InvalidData && complaints.may_complain() {
+                            tracing::warn!(address = %address.ip(), reason = %error, "a TLS handshake failed");
+                        }
+                        Err(error.into())
+                    }
                 },
                 // Whoever says nothing at all is not worth a place.
                 None => match tokio::time::timeout(HEADER_TIMEOUT, socket.readable()).await {
@@ -145,6 +156,21 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
     drop(listener);
     if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
         tracing::debug!("connections that did not end in time are cut");
+    }
+}
+
+/// Strangers may fail as often as they like: what they do wrong is worth a line now and then.
+#[derive(Clone, Default)]
+struct Complaints(Arc<Mutex<Option<Instant>>>);
+
+impl Complaints {
+    fn may_complain(&self) -> bool {
+        let mut last = self.0.lock();
+        let may = last.is_none_or(|last| last.elapsed() >= BETWEEN_COMPLAINTS);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
     }
 }
 

@@ -27,6 +27,7 @@ use crate::tls::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
 use crate::tls::holder::Holder;
 use crate::tls::peer::PeerTls;
 use crate::tls::provider;
+use crate::tls::trouble::explained;
 
 /// Who does not finish its handshake within this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,7 +160,7 @@ impl Handshake {
             Ok(stream) => Ok(stream),
             Err((error, socket)) => {
                 linger(socket).await;
-                Err(error)
+                Err(explained(error))
             }
         }
     }

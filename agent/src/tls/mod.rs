@@ -1,10 +1,11 @@
 //! What the agent's listeners and its connections to peers have in common of TLS: certificates out of files, who a
 //! certificate is about, and words for what goes wrong.
 //!
-//! [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members, both
+//! [`authority`] issues certificates, [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members, both
 //! ends of it, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and
 //! decides nothing about members: `peer` does.
 
+pub mod authority;
 pub mod files;
 pub mod holder;
 pub mod peer;
