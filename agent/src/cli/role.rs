@@ -115,18 +115,13 @@ async fn list(session: &Session) -> Result<(), CliError> {
         .client
         .ask_auth(async |mut auth| auth.role_list(pb::AuthRoleListRequest {}).await)
         .await?;
-    session.show(
+    let lines: String = answer.roles.iter().map(|role| format!("{role}\n")).collect();
+    session.show_names(
         &answer,
-        |answer| json::names(answer.header.as_ref(), "roles", &answer.roles),
-        |out, answer| {
-            fields::header(out, answer.header.as_ref());
-            fields::names(out, "Roles", &answer.roles);
-        },
-        |out, answer, _| {
-            for role in &answer.roles {
-                out.extend_from_slice(format!("{role}\n").as_bytes());
-            }
-        },
+        answer.header.as_ref(),
+        ("roles", "Roles"),
+        &answer.roles,
+        lines.as_bytes(),
     )
 }
 

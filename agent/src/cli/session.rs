@@ -56,6 +56,26 @@ impl Session {
         })
     }
 
+    /// The same, for answers that hold names: `(in JSON, in fields)` is what those are called.
+    pub(super) fn show_names<M: Message>(
+        &self,
+        answer: &M,
+        header: Option<&pb::ResponseHeader>,
+        (in_json, in_fields): (&str, &str),
+        names: &[String],
+        text: &[u8],
+    ) -> Result<(), CliError> {
+        self.show(
+            answer,
+            |_| json::names(header, in_json, names),
+            |out, _| {
+                fields::header(out, header);
+                fields::names(out, in_fields, names);
+            },
+            |out, _, _| out.extend_from_slice(text),
+        )
+    }
+
     /// The same, for answers that hold nothing but their header.
     pub(super) fn show_done<M: Message>(
         &self,

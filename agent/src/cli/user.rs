@@ -6,7 +6,6 @@ use proto::etcdserverpb as pb;
 
 use super::client::Secret;
 use super::error::CliError;
-use super::format::{fields, json};
 use super::password;
 use super::role;
 use super::session::Session;
@@ -204,14 +203,12 @@ impl GetArgs {
             let roles: String = answer.roles.iter().map(|role| format!(" {role}")).collect();
             text.extend_from_slice(format!("Roles:{roles}\n").as_bytes());
         }
-        session.show(
+        session.show_names(
             &answer,
-            |answer| json::names(answer.header.as_ref(), "roles", &answer.roles),
-            |out, answer| {
-                fields::header(out, answer.header.as_ref());
-                fields::names(out, "Roles", &answer.roles);
-            },
-            |out, _, _| out.extend_from_slice(&text),
+            answer.header.as_ref(),
+            ("roles", "Roles"),
+            &answer.roles,
+            &text,
         )
     }
 }
@@ -221,18 +218,13 @@ async fn list(session: &Session) -> Result<(), CliError> {
         .client
         .ask_auth(async |mut auth| auth.user_list(pb::AuthUserListRequest {}).await)
         .await?;
-    session.show(
+    let lines: String = answer.users.iter().map(|user| format!("{user}\n")).collect();
+    session.show_names(
         &answer,
-        |answer| json::names(answer.header.as_ref(), "users", &answer.users),
-        |out, answer| {
-            fields::header(out, answer.header.as_ref());
-            fields::names(out, "Users", &answer.users);
-        },
-        |out, answer, _| {
-            for user in &answer.users {
-                out.extend_from_slice(format!("{user}\n").as_bytes());
-            }
-        },
+        answer.header.as_ref(),
+        ("users", "Users"),
+        &answer.users,
+        lines.as_bytes(),
     )
 }
 

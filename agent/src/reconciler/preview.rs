@@ -18,11 +18,11 @@ use super::execute::in_full;
 use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::plan::{Context, ObjectPlan, Plan, plan};
-use super::services::Seen;
+use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, body_after};
 use super::stored;
 use crate::document::{DesiredKey, Phase};
-use crate::incus::{self, Incus, IncusError};
+use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
 
@@ -37,7 +37,7 @@ static IDLE: BTreeSet<DesiredKey> = BTreeSet::new();
 #[derive(Clone, Debug)]
 pub struct Preview {
     node: Node,
-    incus: Incus,
+    hands: Hands,
     host: String,
     cluster: String,
 }
@@ -61,38 +61,34 @@ impl Planner for Preview {
 
 impl Preview {
     #[must_use]
-    pub fn new(node: Node, incus: Incus, options: &ReconcilerOptions) -> Preview {
+    pub fn new(node: Node, hands: Hands, options: &ReconcilerOptions) -> Preview {
         Preview {
             host: options.host.clone(),
             cluster: format!("{:x}", node.cluster_id()),
             node,
-            incus,
+            hands,
         }
     }
 
     async fn preview(&self, request: &PlanRequest) -> Result<Vec<PlannedObject>, OperatorError> {
         let (parser, now) = self.documents().await?;
         let wanted = with_changes(&parser, &now, request);
-        let observed = observe(&self.incus, &wanted, &self.host).await?;
-        let after = plan(&wanted, &observed, &Seen::default(), self.context());
+        let observed = observe(&self.hands.incus, &wanted, &self.host).await?;
+        // What a guest looks like now is asked once, though it is planned for twice.
+        let mut services = Services::new(self.hands.clone());
+        let seen = services.observe(&wanted, Some(&observed), self.context()).await;
+        let after = plan(&wanted, &observed, &seen, self.context());
         let before = if request.documents.is_empty() && request.deleted_keys.is_empty() {
-            // What Incus has otherwise than the documents say, without any change of those.
-            Plan::default()
+            // What is there otherwise than the documents say, without any change of those.
+            BTreeMap::new()
         } else {
-            plan(&now, &observed, &Seen::default(), self.context())
+            let seen = services.observe(&now, Some(&observed), self.context()).await;
+            self.all_shown(&plan(&now, &observed, &seen, self.context()), &observed, &seen)
         };
-        let before: BTreeMap<&DesiredKey, Option<PlannedObject>> = before
-            .objects
-            .iter()
-            .map(|(key, planned)| (key, self.shown(key, planned, &observed)))
-            .collect();
-        let shown = after.objects.iter().filter_map(|(key, planned)| {
-            let shown = self.shown(key, planned, &observed)?;
-            // What happens anyway is nothing that these documents change.
-            let is_new = before.get(key).and_then(Option::as_ref) != Some(&shown);
-            is_new.then_some(shown)
-        });
-        Ok(shown.collect())
+        let mut shown = self.all_shown(&after, &observed, &seen);
+        // What happens anyway is nothing that these documents change.
+        shown.retain(|key, shown| before.get(key) != Some(shown));
+        Ok(shown.into_values().collect())
     }
 
     /// The documents of the applied state, confirmed where a quorum answers.
@@ -115,11 +111,34 @@ impl Preview {
         }
     }
 
+    fn all_shown(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        seen: &Seen,
+    ) -> BTreeMap<DesiredKey, PlannedObject> {
+        let shown = plan.objects.iter().filter_map(|(key, planned)| {
+            let shown = self.shown(key, planned, (observed, seen))?;
+            Some((key.clone(), shown))
+        });
+        shown.collect()
+    }
+
     /// What a plan for one object means to a person; `None`: nothing.
-    fn shown(&self, key: &DesiredKey, planned: &ObjectPlan, observed: &Observed) -> Option<PlannedObject> {
-        // What is no object of Incus (services, files) is looked at by nobody here.
-        in_incus(key.kind)?;
-        let (effect, details, cost) = meaning(planned, observed.objects.contains_key(key))?;
+    fn shown(
+        &self,
+        key: &DesiredKey,
+        planned: &ObjectPlan,
+        (observed, seen): (&Observed, &Seen),
+    ) -> Option<PlannedObject> {
+        let (effect, details, cost) = match seen.of.get(key) {
+            Some(seen) => services::meaning(planned, seen)?,
+            None => {
+                // Records of the cluster are nothing on a host.
+                in_incus(key.kind)?;
+                meaning(planned, observed.objects.contains_key(key))?
+            }
+        };
         Some(PlannedObject {
             host: self.host.clone(),
             kind: key.kind.singular().to_owned(),
@@ -136,7 +155,7 @@ impl Preview {
         let Some(kind) = in_incus(key.kind) else {
             return Ok(None);
         };
-        let mut observed = Observed::from_lists([(key.kind, self.incus.list_all(kind).await?)]);
+        let mut observed = Observed::from_lists([(key.kind, self.hands.incus.list_all(kind).await?)]);
         Ok(observed.objects.remove(key).map(|object| (kind, object)))
     }
 
@@ -160,6 +179,7 @@ impl Preview {
             let (kind, object) = self.object(key).await?.ok_or_else(missing)?;
             let target = object.incus_name;
             let live = self
+                .hands
                 .incus
                 .get(kind, &key.tenant, &target)
                 .await?
@@ -187,6 +207,7 @@ impl Preview {
                 .collect();
             let body = body_after(key.kind, &live.object, &changes);
             let replaced = self
+                .hands
                 .incus
                 .replace(kind, &key.tenant, &target, &body, &live.etag)
                 .await;

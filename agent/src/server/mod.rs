@@ -113,10 +113,12 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
+    let mut background = JoinSet::new();
     let incus = connect_incus(&config)?;
-    let planner = incus.clone().map(|incus| {
+    let hands = incus.clone().map(|incus| hands(incus, &config, &mut background));
+    let planner = hands.clone().map(|hands| {
         let options = reconciler_options(&node, &config);
-        Arc::new(Preview::new(node.clone(), incus, &options)) as Arc<dyn Planner>
+        Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
     });
     let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
     let operator = Arc::new(operator);
@@ -131,7 +133,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
-    let acting = spawn_reconciler(&node, incus, &config, &clients, &mut background);
+    let acting = spawn_reconciler(&node, hands, &config, &clients);
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -346,20 +348,8 @@ fn reconciler_options(node: &Node, config: &RunConfig) -> ReconcilerOptions {
     }
 }
 
-/// What acts on this host for the cluster.
-fn spawn_reconciler(
-    node: &Node,
-    incus: Option<Incus>,
-    config: &RunConfig,
-    shutdown: &Shutdown,
-    background: &mut JoinSet<()>,
-) -> JoinSet<()> {
-    let mut acting = JoinSet::new();
-    let Some(incus) = incus else {
-        tracing::info!("no Incus: a store only");
-        return acting;
-    };
-    let options = reconciler_options(node, config);
+/// What this host is changed with.
+fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hands {
     let folder = config.data_dir.join("services");
     let manager = match config.args.service_manager.on_this_host() {
         ManagerChoice::Systemd => Some(Manager::Systemd),
@@ -372,7 +362,23 @@ fn spawn_reconciler(
         ManagerChoice::None => None,
     };
     let host = HostMachine::new(&config.args.host_root, None);
-    let hands = Hands::new(incus.clone(), host, manager, &folder.join("ledger"));
+    Hands::new(incus, host, manager, &folder.join("ledger"))
+}
+
+/// What acts on this host for the cluster.
+fn spawn_reconciler(
+    node: &Node,
+    hands: Option<Hands>,
+    config: &RunConfig,
+    shutdown: &Shutdown,
+) -> JoinSet<()> {
+    let mut acting = JoinSet::new();
+    let Some(hands) = hands else {
+        tracing::info!("no Incus: a store only");
+        return acting;
+    };
+    let options = reconciler_options(node, config);
+    let incus = hands.incus.clone();
     acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));

@@ -19,6 +19,7 @@ mod observe;
 mod os_services;
 mod plan;
 mod record;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +37,7 @@ pub(crate) use act::Act;
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
 use record::Ledger;
+pub(crate) use words::meaning;
 
 /// A service that dies right after its start is seen so soon, for a while.
 const LOOK_WHILE_FRESH: Duration = Duration::from_secs(2);

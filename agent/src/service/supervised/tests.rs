@@ -31,6 +31,20 @@ impl Agent {
         }
     }
 
+    /// One that has started this service and seen it run.
+    async fn running(dir: &TempDir, script: &str, restart: Restart) -> Agent {
+        let agent = Agent::start(dir);
+        agent.supervised.start(web(script, restart)).await.unwrap();
+        agent.until(Activity::Active).await;
+        agent
+    }
+
+    /// Stops the service, and ends.
+    async fn stop(self) {
+        self.supervised.stop("web").await.unwrap();
+        self.end().await;
+    }
+
     async fn end(self) {
         self.shutdown.cancel();
         tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap();
@@ -113,20 +127,13 @@ async fn a_service_is_started_and_stopped_with_its_group() {
 #[tokio::test]
 async fn what_dies_is_started_again_and_leaves_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(&dir);
-    agent
-        .supervised
-        .start(web(SLEEPS, Restart::OnFailure))
-        .await
-        .unwrap();
-    agent.until(Activity::Active).await;
+    let agent = Agent::running(&dir, SLEEPS, Restart::OnFailure).await;
     let first = pid(&dir);
     kill(first, Signal::SIGKILL).unwrap();
     until_not(&dir, &agent, first).await;
     agent.until(Activity::Active).await;
     assert!(group_is_gone(first));
-    agent.supervised.stop("web").await.unwrap();
-    agent.end().await;
+    agent.stop().await;
 }
 
 #[tokio::test]
@@ -161,20 +168,13 @@ async fn an_end_is_told_with_its_last_words() {
     agent.supervised.start(missing).await.unwrap();
     let detail = agent.until(Activity::Failed).await;
     assert!(detail.starts_with("cannot start /no/such/program: "), "{detail}");
-    agent.supervised.stop("web").await.unwrap();
-    agent.end().await;
+    agent.stop().await;
 }
 
 #[tokio::test]
 async fn the_next_agent_adopts_what_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(&dir);
-    agent
-        .supervised
-        .start(web(SLEEPS, Restart::Always))
-        .await
-        .unwrap();
-    agent.until(Activity::Active).await;
+    let agent = Agent::running(&dir, SLEEPS, Restart::Always).await;
     let before = pid(&dir);
     agent.end().await;
     assert!(!group_is_gone(before), "an agent that ends takes nothing with it");
@@ -194,21 +194,14 @@ async fn the_next_agent_adopts_what_runs() {
     until_not(&dir, &agent, second).await;
     agent.until(Activity::Active).await;
     assert!(group_is_gone(second));
-    agent.supervised.stop("web").await.unwrap();
-    agent.end().await;
+    agent.stop().await;
 }
 
 /// An agent may be killed between the start of a process and its record.
 #[tokio::test]
 async fn a_process_without_a_record_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(&dir);
-    agent
-        .supervised
-        .start(web(SLEEPS, Restart::Always))
-        .await
-        .unwrap();
-    agent.until(Activity::Active).await;
+    let agent = Agent::running(&dir, SLEEPS, Restart::Always).await;
     let before = pid(&dir);
     agent.end().await;
     let (folder, record) = record::read_all(&dir.path().join("services")).pop().unwrap();
@@ -225,10 +218,8 @@ async fn a_process_without_a_record_is_found() {
 #[tokio::test]
 async fn who_does_not_listen_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(&dir);
     let deaf = "trap '' TERM; echo deaf; sleep 1000 & while :; do wait; done";
-    agent.supervised.start(web(deaf, Restart::Always)).await.unwrap();
-    agent.until(Activity::Active).await;
+    let agent = Agent::running(&dir, deaf, Restart::Always).await;
     let group = pid(&dir);
     agent.supervised.stop("web").await.unwrap();
     assert!(group_is_gone(group));
@@ -247,6 +238,5 @@ async fn the_environment_is_its_own() {
     agent.supervised.start(definition).await.unwrap();
     let detail = agent.until(Activity::Failed).await;
     assert_eq!(detail, "ended with exit status: 1: hello you /proc .");
-    agent.supervised.stop("web").await.unwrap();
-    agent.end().await;
+    agent.stop().await;
 }

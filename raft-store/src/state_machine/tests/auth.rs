@@ -1,7 +1,6 @@
 //! Users and roles: applied, kept, and asked at each request's own position.
 
-use openraft::storage::RaftStateMachine;
-use openraft::{EntryPayload, RaftSnapshotBuilder};
+use openraft::EntryPayload;
 use prost::Message;
 use proto::authpb::Permission;
 use proto::authpb::permission::Type;
@@ -116,19 +115,14 @@ fn a_client_from_before_auth_was_on_is_not_the_cluster() {
 
 /// A store elsewhere, from a snapshot of this one.
 async fn installed(from: &mut Fixture) -> Fixture {
-    let mut builder = from.machine.get_snapshot_builder().await;
-    let snapshot = builder.build_snapshot().await.unwrap();
+    let snapshot = from.snapshot().await;
     let mut elsewhere = Fixture::new();
     let mut receiver = elsewhere.store.receive_snapshot().unwrap();
     receiver
         .write(&std::fs::read(snapshot.snapshot.path()).unwrap())
         .unwrap();
     let file = receiver.finish().unwrap();
-    elsewhere
-        .machine
-        .install_snapshot(&snapshot.meta, file)
-        .await
-        .unwrap();
+    elsewhere.install(&snapshot.meta, file).await;
     elsewhere
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use openraft::EntryPayload;
+use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, RaftSnapshotBuilder};
 use prost::Message;
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, request_op,
@@ -11,7 +12,8 @@ use proto::etcdserverpb::{
 use proto::replicated::{Refusal, Reply, Request, reply, request::Op};
 use tempfile::TempDir;
 
-use crate::raft_types::{Command, Entry, LogId, Membership};
+use crate::raft_types::{Command, Entry, LogId, Membership, SnapshotMeta};
+use crate::snapshot::{Snapshot, SnapshotFile};
 use crate::state_machine::{StateMachine, StoreOptions};
 use crate::store::Store;
 
@@ -118,6 +120,17 @@ impl Fixture {
             .map(|kv| format!("{}={}", text(&kv.key), text(&kv.value)))
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    /// A snapshot of what is applied.
+    pub(crate) async fn snapshot(&mut self) -> Snapshot {
+        let mut builder = self.machine.get_snapshot_builder().await;
+        builder.build_snapshot().await.unwrap()
+    }
+
+    /// Takes up another store's snapshot.
+    pub(crate) async fn install(&mut self, meta: &SnapshotMeta, file: SnapshotFile) {
+        self.machine.install_snapshot(meta, file).await.unwrap();
     }
 
     /// Applies a membership of voters.

@@ -1,7 +1,5 @@
 //! Who was a member once is remembered: in the store, after a restart, and in snapshots.
 
-use openraft::RaftSnapshotBuilder;
-use openraft::storage::RaftStateMachine;
 use proto::replicated::{PublishMember, request::Op};
 
 use super::fixture::Fixture;
@@ -41,21 +39,11 @@ async fn removed_members_travel_in_snapshots() {
     let mut fixture = Fixture::new();
     fixture.apply_membership(&[1, 2, 3]);
     fixture.apply_membership(&[1, 2]);
-    let snapshot = fixture
-        .machine
-        .get_snapshot_builder()
-        .await
-        .build_snapshot()
-        .await
-        .unwrap();
+    let snapshot = fixture.snapshot().await;
 
     let mut other = Fixture::new();
     other.apply_membership(&[1, 2, 3]);
-    other
-        .machine
-        .install_snapshot(&snapshot.meta, snapshot.snapshot)
-        .await
-        .unwrap();
+    other.install(&snapshot.meta, snapshot.snapshot).await;
     assert_eq!(other.store.removed_members(), [3]);
     assert_eq!(other.reopen().store.removed_members(), [3]);
 }

@@ -74,11 +74,7 @@ async fn a_snapshot_makes_the_same_store_elsewhere() {
         receiver.write(piece).unwrap();
     }
     let received = receiver.finish().unwrap();
-    follower
-        .machine
-        .install_snapshot(&snapshot.meta, received)
-        .await
-        .unwrap();
+    follower.install(&snapshot.meta, received).await;
     assert_eq!(state(&follower), before);
     let kept = follower.machine.get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(kept.meta, snapshot.meta);
@@ -98,13 +94,7 @@ async fn the_last_two_are_kept_and_one_position_is_built_once() {
     for n in 0..3 {
         fixture.apply_all([put("n", &n.to_string())]);
         for _ in 0..2 {
-            fixture
-                .machine
-                .get_snapshot_builder()
-                .await
-                .build_snapshot()
-                .await
-                .unwrap();
+            fixture.snapshot().await;
         }
     }
     let names = snapshot_names(&fixture);
@@ -127,13 +117,7 @@ async fn an_export_is_gone_with_its_handle() {
 #[tokio::test]
 async fn a_damaged_store_is_rebuilt_from_the_last_snapshot() {
     let mut fixture = filled();
-    fixture
-        .machine
-        .get_snapshot_builder()
-        .await
-        .build_snapshot()
-        .await
-        .unwrap();
+    fixture.snapshot().await;
     let at_snapshot = state(&fixture);
     fixture.apply_all([put("later", "1")]);
     let dir = fixture.close();
@@ -154,18 +138,8 @@ async fn watchers_go_on_across_an_install() {
         ..WatchOptions::default()
     });
     leader.apply_all([put("later", "1")]);
-    let snapshot = leader
-        .machine
-        .get_snapshot_builder()
-        .await
-        .build_snapshot()
-        .await
-        .unwrap();
-    follower
-        .machine
-        .install_snapshot(&snapshot.meta, snapshot.snapshot)
-        .await
-        .unwrap();
+    let snapshot = leader.snapshot().await;
+    follower.install(&snapshot.meta, snapshot.snapshot).await;
     // It began below what the snapshot has compacted.
     match watcher.recv().await {
         Some(WatchOutput::Compacted { compact_revision }) => assert_eq!(compact_revision, 4),
@@ -224,18 +198,8 @@ async fn a_build_that_was_overtaken_by_an_install_is_thrown_away() {
     let mut late = follower.machine.get_snapshot_builder().await;
 
     let mut leader = filled();
-    let snapshot = leader
-        .machine
-        .get_snapshot_builder()
-        .await
-        .build_snapshot()
-        .await
-        .unwrap();
-    follower
-        .machine
-        .install_snapshot(&snapshot.meta, snapshot.snapshot)
-        .await
-        .unwrap();
+    let snapshot = leader.snapshot().await;
+    follower.install(&snapshot.meta, snapshot.snapshot).await;
 
     assert_eq!(late.build_snapshot().await.unwrap().meta, snapshot.meta);
     let current = follower.machine.get_current_snapshot().await.unwrap().unwrap();

@@ -9,7 +9,7 @@ use super::*;
 use crate::document::{key, parse};
 use crate::reconciler::desired::{Parser, StoredText};
 use crate::reconciler::plan::Plan;
-use crate::reconciler::services::footprint;
+use crate::reconciler::services::{footprint, meaning};
 use crate::service::{Activity, FileFound, Loaded, Supervised, Supervisor};
 
 static IDLE: BTreeSet<DesiredKey> = BTreeSet::new();
@@ -167,6 +167,20 @@ impl Host {
         };
         self.shown += "
 ";
+        self
+    }
+
+    /// Adds what a person is told of the plan.
+    fn tell(&mut self, what: &str) -> &mut Host {
+        let plan = self.plan();
+        let told = plan.objects.iter().filter_map(|(key, planned)| {
+            let (effect, details, cost) = meaning(planned, self.seen.of.get(key)?)?;
+            let line = format!("    {effect:?} {key}: {} {cost}", details.join(", "));
+            Some(line.trim_end().to_owned() + "\n")
+        });
+        let told: String = told.collect();
+        let told = if told.is_empty() { "    nothing\n" } else { &told };
+        self.shown += &format!("{what}\n{told}");
         self
     }
 
@@ -486,4 +500,59 @@ fn a_unit_of_the_hosts_own() {
     host.put(14, &LVM.replace("name: lvm", "name: ovn")).show();
     shown += &host.shown;
     expect_file!["testdata/a_unit_of_the_hosts_own.txt"].assert_eq(&shown);
+}
+
+#[test]
+fn what_a_person_is_told() {
+    let mut shown = String::new();
+    let mut host = systemd();
+    host.put(14, WEB).put(14, MOTD).tell("new").apply();
+    host.tell("as it should be");
+    host.put(15, &WEB.replace("port 80", "port 8080"))
+        .put(15, &MOTD.replace("hello", "good morning"))
+        .tell("edited")
+        .apply();
+    host.put(16, &format!("# a remark\n{WEB}").replace("port 80", "port 8080"))
+        .tell("the same in other words")
+        .apply();
+    host.file("/etc/web/web.conf", "port 81")
+        .activity("web", Activity::Inactive)
+        .tell("changed by hand, and stopped")
+        .apply();
+    host.files.remove(&(Place::Host, "/etc/motd".to_owned())).unwrap();
+    host.activity("web", Activity::Failed)
+        .tell("one is removed, the other has crashed")
+        .apply();
+    host.put(17, &WEB.replace("spec:", "spec:\n  enabled: false"))
+        .put(17, &MOTD.replace("/etc/motd", "/etc/issue"))
+        .tell("not to run any more, and at another path");
+    host.gone().tell("their documents deleted");
+    shown += &host.shown;
+    let mut host = systemd();
+    host.put(14, MOTD).file("/etc/motd", "theirs").tell("in the way");
+    shown += &host.shown;
+    // Inside of an instance.
+    let inside = WEB.replace("host: ovh", "instance: db");
+    let waits = || There::Not(Phase::Pending, "waits for instance db to run".into());
+    let mut host = Host::new(Some(Manager::Script));
+    host.there = Some(waits());
+    host.put(14, &inside).tell("inside of what does not run yet");
+    host.there = None;
+    host.tell("inside").apply();
+    host.there = Some(waits());
+    host.tell("the instance is stopped");
+    host.put(15, &inside.replace("port 80", "port 8080"))
+        .tell("the instance is stopped, the document edited");
+    host.there = Some(There::Gone(String::new()));
+    host.gone().tell("both are gone");
+    shown += &host.shown;
+    // What the host has already.
+    const LVM: &str = "kind: os-service\nname: lvm\nhost: ovh\nspec: {config: {enabled: true}}\n";
+    let mut host = systemd();
+    host.put(14, LVM).tell("no such unit");
+    let lib = Loaded::From("/lib/systemd/system/lvm2-monitor.service".into());
+    host.unit("lvm2-monitor", lib, Some(false), Activity::Inactive)
+        .tell("a unit of the host's own");
+    shown += &host.shown;
+    expect_file!["testdata/what_a_person_is_told.txt"].assert_eq(&shown);
 }
