@@ -6,6 +6,7 @@
 //! Must not: touch the network or the store, or know how a document is made true. A document that parses may
 //! still name something that does not exist on its host; that is the reconciler's to say.
 
+mod binding;
 mod canonical;
 mod error;
 mod fields;
@@ -17,6 +18,7 @@ mod name;
 mod overlay;
 mod parts;
 mod place;
+mod placement;
 mod shapes;
 mod spec;
 mod split;
@@ -26,6 +28,7 @@ mod template;
 mod tenant;
 mod yaml;
 
+pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
@@ -38,6 +41,7 @@ pub use keys::{
 };
 pub use kind::{Kind, kinds};
 pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
+pub use placement::{Failover, Placement, Spread};
 pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};
