@@ -164,8 +164,8 @@ mod tests {
 
     fn puts(transaction: &pb::TxnRequest) -> Vec<&pb::PutRequest> {
         let of = |op| match op {
-            &Request::RequestPut(ref put) => vec![put],
-            &Request::RequestTxn(ref inner) => puts(inner),
+            Request::RequestPut(put) => vec![put],
+            Request::RequestTxn(inner) => puts(inner),
             _ => vec![],
         };
         let requests = transaction.success.iter().filter_map(|op| op.request.as_ref());
