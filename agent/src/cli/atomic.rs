@@ -163,13 +163,14 @@ mod tests {
     }
 
     fn puts(transaction: &pb::TxnRequest) -> Vec<&pb::PutRequest> {
-        let of = |op| match op {
-            Request::RequestPut(put) => vec![put],
-            Request::RequestTxn(inner) => puts(inner),
-            _ => vec![],
-        };
         let requests = transaction.success.iter().filter_map(|op| op.request.as_ref());
-        requests.flat_map(of).collect()
+        requests
+            .flat_map(|request| match request {
+                Request::RequestPut(put) => vec![put],
+                Request::RequestTxn(inner) => puts(inner),
+                _ => vec![],
+            })
+            .collect()
     }
 
     #[test]
