@@ -13,6 +13,7 @@ pub mod etcdctl;
 pub mod hosts;
 pub mod lab;
 pub mod load;
+pub mod machines;
 pub mod names;
 pub mod notes;
 mod on_both;

@@ -18,10 +18,7 @@ impl Incus {
     /// An instance's snapshots, the oldest first, in Incus' own fields.
     pub async fn snapshots(&self, project: &str, name: &str) -> Result<Vec<Value>, IncusError> {
         let path = path::below_instance(project, name, "snapshots")?;
-        match self.read(&format!("{path}&recursion=1")).await? {
-            (Value::Array(snapshots), _) => Ok(snapshots),
-            _ => Err(IncusError::bad_answer("a list that is no array")),
-        }
+        self.read_list(&format!("{path}&recursion=1")).await
     }
 
     /// One snapshot, with the config and devices that the instance had. `None` where there is none.

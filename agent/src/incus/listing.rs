@@ -73,12 +73,9 @@ impl Incus {
     }
 
     async fn list_path(&self, path: &str) -> Result<Vec<Value>, IncusError> {
-        match self.read(path).await {
-            Ok((Value::Array(objects), _)) => Ok(objects),
-            // Incus says null for an empty list now and then.
-            Ok((Value::Null, _)) | Err(IncusError::NotFound { .. }) => Ok(Vec::new()),
-            Ok(_) => Err(IncusError::bad_answer("a list that is no array")),
-            Err(error) => Err(error),
+        match self.read_list(path).await {
+            Err(IncusError::NotFound { .. }) => Ok(Vec::new()),
+            listed => listed,
         }
     }
 

@@ -90,6 +90,17 @@ impl IncusDaemon {
         run(&mut command)
     }
 
+    /// A command that sees the network that this daemon is in.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn in_its_network(&self, program: &str) -> anyhow::Result<Command> {
+        let child = self.child.as_ref().context("the daemon is stopped")?;
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/proc/{}/ns/net", child.id()), "--", program]);
+        Ok(command)
+    }
+
     /// Stops the instances and the daemon, and unmounts what it mounted. Its files stay.
     ///
     /// # Errors
