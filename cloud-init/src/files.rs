@@ -60,7 +60,8 @@ pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError
     })
 }
 
-/// The unit. The agent runs as root, whose socket Incus' is, without any of root's capabilities: it needs none.
+/// The unit. The agent runs as root, whose socket Incus' is. Of root's capabilities it has those that put a document's
+/// file where and whose it should be, and of the disk those folders writable that such files and units go to.
 pub(crate) fn unit() -> String {
     format!(
         "\
@@ -82,7 +83,7 @@ LimitNOFILE=65536
 StateDirectory=agent
 StateDirectoryMode=0700
 UMask=0077
-CapabilityBoundingSet=
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
 NoNewPrivileges=yes
@@ -95,7 +96,10 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ProtectProc=invisible
 ProtectSystem=strict
+# Where documents of kind file and service may put something.
+ReadWritePaths=/etc /opt /srv /usr/local /var
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 RestrictNamespaces=yes
 RestrictRealtime=yes

@@ -59,11 +59,22 @@ impl Provider {
         let image = image.to_str().context("a path in UTF-8")?;
         daemon.incus(&["image", "import", image, "--alias", "host"])?;
         let address = format!("ipv4.address={GATEWAY}/24");
-        daemon.incus(&["network", "create", NETWORK, &address, "ipv4.nat=false", "ipv6.address=none"])?;
+        daemon.incus(&[
+            "network",
+            "create",
+            NETWORK,
+            &address,
+            "ipv4.nat=false",
+            "ipv6.address=none",
+        ])?;
         let served = tempfile::tempdir()?;
         let mut web = daemon.in_its_network("busybox")?;
-        web.args(["httpd", "-f", "-p", &format!("{GATEWAY}:80"), "-h"]).arg(served.path());
-        let web = web.stdin(Stdio::null()).spawn().context("cannot start busybox httpd")?;
+        web.args(["httpd", "-f", "-p", &format!("{GATEWAY}:80"), "-h"])
+            .arg(served.path());
+        let web = web
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot start busybox httpd")?;
         Ok(Provider { web, lab, served })
     }
 
@@ -86,11 +97,25 @@ impl Provider {
     fn try_rent(&self, name: &str, address: &str, user_data: &str) -> anyhow::Result<()> {
         let daemon = self.daemon();
         daemon.incus(&[
-            "init", "host", name, "--config=security.nesting=true", "--config=security.privileged=true",
+            "init",
+            "host",
+            name,
+            "--config=security.nesting=true",
+            "--config=security.privileged=true",
         ])?;
         let network = format!("network={NETWORK}");
         let address = format!("ipv4.address={address}");
-        daemon.incus(&["config", "device", "add", name, "eth0", "nic", &network, "name=eth0", &address])?;
+        daemon.incus(&[
+            "config",
+            "device",
+            "add",
+            name,
+            "eth0",
+            "nic",
+            &network,
+            "name=eth0",
+            &address,
+        ])?;
         let folder = tempfile::tempdir()?;
         // Another id than that of every machine before: cloud-init runs once for each.
         let meta_data = format!("instance-id: {name}-{}\n", folder.path().display());
@@ -98,7 +123,13 @@ impl Provider {
             let path = folder.path().join(file);
             fs::write(&path, text)?;
             let path = path.to_str().context("a path in UTF-8")?;
-            daemon.incus(&["file", "push", "--create-dirs", path, &format!("{name}{SEED}/{file}")])?;
+            daemon.incus(&[
+                "file",
+                "push",
+                "--create-dirs",
+                path,
+                &format!("{name}{SEED}/{file}"),
+            ])?;
         }
         daemon.incus(&["start", name]).map(drop)
     }
@@ -135,7 +166,9 @@ impl Provider {
             let file = self.served.path().join("put");
             fs::write(&file, text)?;
             let file = file.to_str().context("a path in UTF-8")?;
-            self.daemon().incus(&["file", "push", file, &format!("{name}{path}")]).map(drop)
+            self.daemon()
+                .incus(&["file", "push", file, &format!("{name}{path}")])
+                .map(drop)
         };
         put().unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
@@ -154,9 +187,15 @@ impl Provider {
 
     /// Waits until cloud-init is through with a machine: nothing of the user-data was refused, nothing failed.
     pub async fn booted(&self, name: &str) {
-        self.says(name, "cloud-init status", |said| !said.contains("running") && !said.contains("not run"))
-            .await;
-        let said = self.on(name, "cloud-init status --long || true; cloud-init schema --system 2>&1 || true");
+        // Its exit code says that something failed; what did, is said below.
+        self.says(name, "cloud-init status || true", |said| {
+            said.contains("done") || said.contains("error")
+        })
+        .await;
+        let said = self.on(
+            name,
+            "cloud-init status --long || true; cloud-init schema --system 2>&1 || true",
+        );
         assert!(
             said.contains("status: done") && said.contains("Valid cloud-config"),
             "{said}\n{}",
@@ -166,7 +205,8 @@ impl Provider {
 
     fn journal(&self, name: &str) -> String {
         let line = "tail -n 30 /var/log/cloud-init-output.log; journalctl --no-pager --output cat --lines 60 --unit agent";
-        self.try_on(name, line).unwrap_or_else(|error| format!("{error:#}"))
+        self.try_on(name, line)
+            .unwrap_or_else(|error| format!("{error:#}"))
     }
 
     fn daemon(&self) -> &IncusDaemon {
@@ -180,7 +220,12 @@ impl Provider {
 /// When it cannot be read.
 pub fn sha256(file: &Path) -> anyhow::Result<String> {
     let output = Command::new("sha256sum").arg(file).output()?;
-    ensure!(output.status.success(), "sha256sum {}: {}", file.display(), output.status);
+    ensure!(
+        output.status.success(),
+        "sha256sum {}: {}",
+        file.display(),
+        output.status
+    );
     let said = String::from_utf8(output.stdout)?;
     said.split(' ').next().map(str::to_owned).context("a sum")
 }
