@@ -7,6 +7,7 @@
 //! once. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod dev;

@@ -6,6 +6,7 @@
 //! Must not: touch the network or the store, or know how a document is made true. A document that parses may
 //! still name something that does not exist on its host; that is the reconciler's to say.
 
+mod backup;
 mod canonical;
 mod error;
 mod fields;
@@ -17,6 +18,8 @@ mod name;
 mod overlay;
 mod parts;
 mod place;
+mod retention;
+mod schedule;
 mod shapes;
 mod spec;
 mod split;
@@ -26,6 +29,7 @@ mod template;
 mod tenant;
 mod yaml;
 
+pub use backup::{BackupSpec, Exports, Rule, Subject};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
@@ -38,6 +42,8 @@ pub use keys::{
 };
 pub use kind::{Kind, kinds};
 pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
+pub use retention::Keep;
+pub use schedule::{Schedule, Stamp};
 pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};

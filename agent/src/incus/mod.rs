@@ -9,6 +9,7 @@
 //! A write's error does not say that nothing happened: [`IncusError::Timeout`] and [`IncusError::Unreachable`] leave
 //! the outcome open. Observe again, then decide.
 
+mod backups;
 mod client;
 mod error;
 mod events;
@@ -25,6 +26,7 @@ pub mod simulated;
 mod transport;
 mod websocket;
 
+pub use backups::Export;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};

@@ -20,6 +20,8 @@ use crate::incus::{Collection, Incus, IncusError, Kind, Live, StateAction};
 
 /// A guest that is given longer than this to shut down keeps the caller waiting for nothing.
 const STOP_LIMIT_SECONDS: u32 = 600;
+/// Disks are large, and providers far from each other.
+const BACKUP_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Somebody else may change the instance between our reading and our writing.
 const ATTEMPTS: usize = 5;
 
@@ -263,7 +265,8 @@ fn ownership_changes(before: &Value, now: &Value) -> Map<String, Value> {
 pub(crate) fn patience(task: &proto::peer::host_task::Task) -> Duration {
     use proto::peer::host_task::Task;
     match task {
-        Task::ListInstances(_) => super::LIST_LIMIT,
+        Task::ListInstances(_) | Task::ListBackups(_) => super::LIST_LIMIT,
+        Task::BackUp(_) | Task::FetchBackup(_) | Task::RestoreBackup(_) => BACKUP_LIMIT,
         Task::ListSnapshots(_) | Task::Plan(_) | Task::ReadLive(_) | Task::Claim(_) => {
             Duration::from_secs(30)
         }

@@ -6,6 +6,7 @@
 //! needs to notice. It knows no gRPC: `api` serves it to clients, `peer` to the other members.
 
 mod address;
+mod backups;
 mod error;
 mod instances;
 mod planner;
@@ -18,6 +19,7 @@ use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use tokio::sync::Semaphore;
 
+use crate::backup::Keeper;
 use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
@@ -40,6 +42,8 @@ pub struct Operator {
     incus: Option<Incus>,
     /// `None` where nothing is reconciled.
     planner: Option<Arc<dyn Planner>>,
+    /// `None` where nothing is backed up.
+    keeper: Option<Arc<Keeper>>,
     sessions: Semaphore,
 }
 
@@ -50,12 +54,14 @@ impl Operator {
         cluster_id: u64,
         incus: Option<Incus>,
         planner: Option<Arc<dyn Planner>>,
+        keeper: Option<Arc<Keeper>>,
     ) -> Operator {
         Operator {
             host: host.to_owned(),
             cluster: format!("{cluster_id:x}"),
             incus,
             planner,
+            keeper,
             sessions: Semaphore::new(SESSIONS),
         }
     }
@@ -92,6 +98,11 @@ impl Operator {
             Task::Plan(request) => self.plan(&request).await.map(Outcome::Planned),
             Task::ReadLive(request) => self.read_live(&request).await.map(Outcome::Live),
             Task::Claim(request) => self.claim(&request).await.map(Outcome::Claimed),
+            Task::ListBackups(request) => Ok(Outcome::Backups(self.list_backups(&request))),
+            Task::BackUp(request) => self.back_up(&request).await.map(Outcome::BackedUp),
+            Task::RestoreBackup(request) => self.restore_backup(&request).await.map(Outcome::BackupRestored),
+            // `peer` does it: it takes another host.
+            Task::FetchBackup(_) => Err(OperatorError::new(Failure::Unsupported, "nothing is fetched here")),
         }
     }
 

@@ -17,7 +17,7 @@ use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use proto::peer::operator_client::OperatorClient;
 use proto::peer::operator_server::Operator as OperatorService;
-use proto::peer::{HostOutcome, HostTask};
+use proto::peer::{BackupFile, HostOutcome, HostTask};
 use raft_store::wal::Identity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +25,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::backups::BackupChunks;
 use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, channel};
 use crate::node::Node;
 use crate::operator::{Answers, Failure, Operator, OperatorError, Requests, SESSION_QUEUE, patience};
@@ -49,7 +50,7 @@ pub struct Hosts {
     channels: Arc<Mutex<BTreeMap<u64, (String, Channel)>>>,
 }
 
-type Peer = OperatorClient<InterceptedService<Channel, Stamp>>;
+pub(super) type Peer = OperatorClient<InterceptedService<Channel, Stamp>>;
 
 impl Hosts {
     #[must_use]
@@ -81,7 +82,7 @@ impl Hosts {
     /// What the host says; or that it does not answer.
     pub async fn perform(&self, host: &str, task: Task) -> Result<Outcome, OperatorError> {
         if host == self.node.name() {
-            return self.operator.perform(task).await;
+            return self.perform_here(task).await;
         }
         let mut peer = self.peer(host)?;
         let limit = patience(&task).saturating_add(MARGIN);
@@ -97,6 +98,17 @@ impl Hosts {
             .into_inner()
             .outcome;
         outcome.ok_or_else(|| too_old(host))
+    }
+
+    async fn perform_here(&self, task: Task) -> Result<Outcome, OperatorError> {
+        match task {
+            Task::FetchBackup(request) => self.fetch_backup(request).await.map(Outcome::BackupFetched),
+            task => self.operator.perform(task).await,
+        }
+    }
+
+    pub(super) fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// Opens a session on a host and carries it to its end.
@@ -135,7 +147,7 @@ impl Hosts {
         }
     }
 
-    fn peer(&self, host: &str) -> Result<Peer, OperatorError> {
+    pub(super) fn peer(&self, host: &str) -> Result<Peer, OperatorError> {
         let members = self.node.members();
         let Some(member) = members.iter().find(|member| member.name == host) else {
             let names = self.names().join(", ");
@@ -178,16 +190,24 @@ impl Hosts {
 
 /// What the other members are answered.
 #[derive(Clone, Debug)]
-pub(super) struct HostServer(pub(super) Arc<Operator>);
+pub(super) struct HostServer(pub(super) Hosts);
 
 #[tonic::async_trait]
 impl OperatorService for HostServer {
     type AttachStream = AttachAnswers;
+    type FetchBackupStream = BackupChunks;
+
+    async fn fetch_backup(
+        &self,
+        request: Request<BackupFile>,
+    ) -> Result<Response<BackupChunks>, Status> {
+        self.send_backup(request).await
+    }
 
     async fn perform(&self, request: Request<HostTask>) -> Result<Response<HostOutcome>, Status> {
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| Status::unimplemented("this agent is too old for that"))?;
-        let outcome = self.0.perform(task).await?;
+        let outcome = self.0.perform_here(task).await?;
         Ok(Response::new(HostOutcome {
             outcome: Some(outcome),
         }))
@@ -199,7 +219,7 @@ impl OperatorService for HostServer {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut requests = request.into_inner();
         let start = attach_start(&mut requests).await?;
-        let operator = self.0.clone();
+        let operator = self.0.operator.clone();
         let session = move |requests, answers| async move { operator.attach(start, requests, answers).await };
         Ok(Response::new(serve_session(requests, session)))
     }
@@ -270,7 +290,7 @@ where
 }
 
 /// What a host's refusal was, out of what came over the wire.
-fn failed(host: &str, status: &Status) -> OperatorError {
+pub(super) fn failed(host: &str, status: &Status) -> OperatorError {
     let failure = match status.code() {
         Code::InvalidArgument => Failure::Invalid,
         Code::NotFound => Failure::NotFound,

@@ -17,6 +17,7 @@
 
 mod alive;
 mod backoff;
+mod backups;
 mod desired;
 mod engine;
 mod execute;
@@ -35,6 +36,7 @@ mod trigger;
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
 pub use preview::Preview;
+pub(crate) use stored::read_prefix;
 pub use services::Hands;
 pub use task::Reconciler;
 

@@ -18,7 +18,7 @@ use super::plan::{Context, Report, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
-use super::trigger::{follow_documents, follow_incus, follow_services};
+use super::trigger::{follow_backups, follow_documents, follow_incus, follow_services};
 use crate::document::{DesiredKey, Phase};
 use crate::incus::IncusError;
 use crate::node::Node;
@@ -94,7 +94,8 @@ impl Reconciler {
             tokio::join!(
                 follow_documents(&node, &wake),
                 follow_incus(&hands.incus, &wake),
-                follow_services(hands.manager.as_ref(), &wake)
+                follow_services(hands.manager.as_ref(), &wake),
+                follow_backups(&hands.board, &wake)
             );
         };
         tokio::select! {
@@ -199,11 +200,15 @@ impl Reconciler {
         }
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
         let look_again = self.services.planned(&planned, Instant::now());
+        // What is being restored is half there: nobody touches it.
+        let held = self.hands.board.held();
+        planned.objects.retain(|key, _| !held.contains(key));
         let mut pass = self.engine.pass(planned, Instant::now());
         pass.look_again = [pass.look_again, ask_again, look_again]
             .into_iter()
             .flatten()
             .min();
+        pass.said.extend(held.into_iter().map(|key| (key, Said::Unchanged)));
         Ok((pass, confirmed))
     }
 

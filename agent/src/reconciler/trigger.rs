@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use super::execute::in_full;
 use super::stored::prefix_end;
+use crate::backup::Board;
 use crate::document::{desired_prefixes, parse_desired_key};
 use crate::incus::{Incus, IncusError};
 use crate::node::Node;
@@ -50,6 +51,14 @@ async fn follow_prefix(node: &Node, prefix: &str, wake: &Arc<Notify>) {
                 None => return,
             }
         }
+    }
+}
+
+/// Follows what is to be said of backups.
+pub(crate) async fn follow_backups(board: &Board, wake: &Notify) {
+    loop {
+        board.changed().await;
+        wake.notify_one();
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::api::{self, ApiContext, ApiOptions};
+use crate::backup::{BackupTask, Keeper, Store};
 use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
@@ -106,20 +107,31 @@ pub async fn run(config: RunConfig) -> Result<()> {
         let options = reconciler_options(&node, &config);
         Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
     });
-    let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
+    let keeper = hands.as_ref().map(|hands| Arc::new(keeper(&node, hands, &config)));
+    let operator = Operator::new(
+        node.name(),
+        node.cluster_id(),
+        incus.clone(),
+        planner,
+        keeper.clone(),
+    );
     let operator = Arc::new(operator);
-    let hosts = Hosts::new(node.clone(), operator.clone());
-    peer_gate.open(peer::server::routes(&node, &operator).into_axum_router());
+    let hosts = Hosts::new(node.clone(), operator);
+    peer_gate.open(peer::server::routes(&node, &hosts).into_axum_router());
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
+    let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
     let context = api_context(&node, hosts, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
-    let acting = spawn_reconciler(&node, hands, &config, &clients);
+    let mut acting = spawn_reconciler(&node, hands, &config, &clients);
+    if let Some(backups) = backups {
+        acting.spawn(backups.run(clients.clone()));
+    }
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -348,6 +360,12 @@ fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hand
     };
     let host = HostMachine::new(&config.args.host_root, None);
     Hands::new(incus, host, manager, &folder.join("ledger"))
+}
+
+/// What keeps backups of this host.
+fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
+    let store = Store::open(&config.data_dir.join("backups"));
+    Keeper::new(hands.incus.clone(), node.name(), store, hands.board.clone())
 }
 
 /// What acts on this host for the cluster.

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
 use proto::agent::v1::{
-    AttachRequest, AttachResponse, AttachStart, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
+    AttachRequest, AttachResponse, AttachStart, BackUpRequest, BackUpResponse, ListBackupsRequest, ListBackupsResponse, RestoreBackupRequest, RestoreBackupResponse, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
     CreateSnapshotResponse, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest,
     ListSnapshotsResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse,
     RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
@@ -98,6 +98,33 @@ impl Client {
     pub(crate) async fn claim(&self, request: ClaimRequest) -> Result<ClaimResponse, CliError> {
         self.call(Repeat::Always, async |link| {
             hosts(link).claim(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn list_backups(
+        &self,
+        request: ListBackupsRequest,
+    ) -> Result<ListBackupsResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).list_backups(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn back_up(&self, request: BackUpRequest) -> Result<BackUpResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            hosts(link).back_up(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn restore_backup(
+        &self,
+        request: RestoreBackupRequest,
+    ) -> Result<RestoreBackupResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            hosts(link).restore_backup(request.clone()).await
         })
         .await
     }

@@ -15,7 +15,7 @@ use proto::agent::v1::InstanceRef;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 
-pub(super) use edit::written;
+pub(super) use edit::{with_host, written};
 
 use super::documents::{self, Selection, Stored};
 use super::error::CliError;
@@ -83,6 +83,15 @@ impl Which {
         }
     }
 
+    /// An instance on whichever host has it.
+    pub(super) fn new(name: &str, tenant: &str) -> Which {
+        Which {
+            name: name.to_owned(),
+            tenant: tenant.to_owned(),
+            host: None,
+        }
+    }
+
     fn key(&self) -> DesiredKey {
         DesiredKey {
             kind: Kind::Instance,
@@ -92,7 +101,7 @@ impl Which {
     }
 
     /// Its document, where it has one, at the host that is meant.
-    async fn document(&self, session: &Session) -> Result<Option<Stored>, CliError> {
+    pub(super) async fn document(&self, session: &Session) -> Result<Option<Stored>, CliError> {
         let request = pb::RangeRequest {
             key: self.key().key().into(),
             ..Default::default()
@@ -107,7 +116,7 @@ impl Which {
 }
 
 /// Puts another text in the place of one that was read; the revision that did it.
-async fn replace(session: &Session, before: &Stored, text: String) -> Result<i64, CliError> {
+pub(super) async fn replace(session: &Session, before: &Stored, text: String) -> Result<i64, CliError> {
     let key = bytes::Bytes::from(before.key.key());
     let request = pb::TxnRequest {
         compare: vec![pb::Compare {

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::desired::Desired;
 use super::observe::Observed;
 use super::plan::{Context, Plan};
+use crate::backup::Board;
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
 use crate::service::{HostMachine, Manager};
@@ -53,6 +54,8 @@ pub struct Hands {
     /// What keeps the host's own services. `None`: the host itself is left alone.
     pub(crate) manager: Option<Manager>,
     pub(crate) ledger: Ledger,
+    /// What is said of backups, and what is being restored.
+    pub(crate) board: Board,
 }
 
 impl Hands {
@@ -63,6 +66,7 @@ impl Hands {
             host,
             manager,
             ledger: Ledger::open(ledger),
+            board: Board::default(),
         }
     }
 }
