@@ -1,31 +1,15 @@
 //! What a real Incus has, in the store and on the command line: made by hand, changed, gone.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
-use tests::cluster::{Cluster, Subject};
-use tests::lab::{IncusDaemon, Lab};
-use tests::{notes, tools, wait};
-use tokio::process::Command;
+use tests::hosts::Hosts;
+use tests::wait;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_made_by_hand_appears_changes_and_goes() {
-    if let Err(missing) = Lab::available() {
-        return notes::skipped(&missing);
-    }
-    let lab = tokio::task::spawn_blocking(|| Lab::start(1))
-        .await
-        .expect("a task");
-    let lab = lab.expect("Incus starts");
-    let sockets: Vec<PathBuf> = lab.daemons().iter().map(IncusDaemon::socket).collect();
-    let cluster = Cluster::builder(&Subject::agent(), 1)
-        .incus(&sockets)
-        .start()
-        .await;
-    let incus = |args: &[&str]| {
-        let said = lab.daemons()[0].incus(args);
-        said.unwrap_or_else(|error| panic!("incus {args:?}: {error:#}"))
+    let Some(hosts) = Hosts::builder(1).start().await else {
+        return;
     };
+    let incus = |args: &[&str]| hosts.incus(0, args);
 
     incus(&[
         "project",
@@ -49,7 +33,7 @@ async fn what_is_made_by_hand_appears_changes_and_goes() {
     ]);
     incus(&["storage", "volume", "create", "default", "data"]);
     incus(&["storage", "volume", "snapshot", "create", "default", "data", "s0"]);
-    let entry = |kind: &'static str, name: &'static str| find(&cluster, kind, name);
+    let entry = |kind: &'static str, name: &'static str| find(&hosts, kind, name);
     let byhand = until(&entry, "instances", "byhand", &|entry| {
         entry["status"] == "Running"
     })
@@ -74,11 +58,9 @@ async fn what_is_made_by_hand_appears_changes_and_goes() {
     ] {
         until(&entry, kind, name, &|_| true).await;
     }
-    let images = agentctl(
-        &cluster,
-        &["inventory", "query", "images", "--where", "aliases=busybox"],
-    )
-    .await;
+    let images = hosts
+        .agentctl(&["inventory", "query", "images", "--where", "aliases=busybox"])
+        .await;
     assert!(images.contains("busybox"), "{images}");
 
     incus(&["snapshot", "create", "byhand", "s0", "--project", "shop"]);
@@ -90,20 +72,16 @@ async fn what_is_made_by_hand_appears_changes_and_goes() {
     .await;
 
     // Nothing has changed since, so nothing is written, however often Incus is looked at.
-    let table = agentctl(
-        &cluster,
-        &["inventory", "query", "instances", "--where", "managed=false"],
-    )
-    .await;
+    let table = hosts
+        .agentctl(&["inventory", "query", "instances", "--where", "managed=false"])
+        .await;
     assert!(
         table.contains("byhand") && table.contains("1 snapshot"),
         "{table}"
     );
-    let tenants = agentctl(
-        &cluster,
-        &["inventory", "query", "--tenant", "shop", "-w", "simple"],
-    )
-    .await;
+    let tenants = hosts
+        .agentctl(&["inventory", "query", "--tenant", "shop", "-w", "simple"])
+        .await;
     assert_eq!(tenants, "/hosts/m0/inventory/instances/shop/byhand\n");
     let warnings = incus(&["query", "/1.0/warnings"]);
     let warnings: Value = serde_json::from_str(&warnings).expect("JSON");
@@ -112,7 +90,7 @@ async fn what_is_made_by_hand_appears_changes_and_goes() {
         .and_then(Value::as_str)
         .and_then(|path| path.rsplit('/').next());
     if let Some(uuid) = first {
-        let shown = agentctl(&cluster, &["inventory", "warnings"]).await;
+        let shown = hosts.agentctl(&["inventory", "warnings"]).await;
         assert!(shown.contains(uuid), "{uuid} in\n{shown}");
     }
 
@@ -139,27 +117,11 @@ async fn until<F: Future<Output = Option<Value>>>(
     .await
 }
 
-async fn find(cluster: &Cluster, kind: &str, name: &str) -> Option<Value> {
+async fn find(hosts: &Hosts, kind: &str, name: &str) -> Option<Value> {
     let filter = format!("name={name}");
-    let said = agentctl(
-        cluster,
-        &["inventory", "query", kind, "--where", &filter, "-w", "json"],
-    )
-    .await;
+    let said = hosts
+        .agentctl(&["inventory", "query", kind, "--where", &filter, "-w", "json"])
+        .await;
     let answer: Value = serde_json::from_str(&said).expect("JSON");
     answer["entries"].as_array()?.first().cloned()
-}
-
-async fn agentctl(cluster: &Cluster, args: &[&str]) -> String {
-    let mut command = Command::new(tools::agentctl());
-    command
-        .env_clear()
-        .env("AGENTCTL_ENDPOINTS", cluster.endpoints().join(","))
-        .args(args)
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(wait::PATIENCE, command.output()).await;
-    let output = output.expect("an end of agentctl").expect("start agentctl");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "agentctl {args:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

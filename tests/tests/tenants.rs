@@ -1,16 +1,13 @@
 //! What a tenant's role reaches: its own documents, and nothing that only hosts and operators may say. And what its
 //! documents reach on a real Incus: its project.
 
-use std::path::PathBuf;
-
 use proto::authpb::Permission;
 use proto::authpb::permission::Type::{Read, Readwrite};
 use proto::etcdserverpb::*;
 use tests::client::Client;
 use tests::cluster::{Cluster, Subject};
-use tests::lab::{IncusDaemon, Lab};
-use tests::{notes, tools, wait};
-use tokio::process::Command;
+use tests::hosts::Hosts;
+use tests::{agentctl, wait};
 use tonic::Code;
 
 const PASSWORD: &str = "pw";
@@ -71,7 +68,7 @@ async fn a_tenants_role_ends_at_its_own_documents() {
     );
 
     // The command line asks for no more than that, where it is told whose things are meant.
-    let listed = agentctl(&cluster, &["get", "--tenant", "shop"]).await;
+    let listed = evas(&cluster, &["get", "--tenant", "shop"]).await;
     assert!(listed.contains("web") && !listed.contains("error"), "{listed}");
     let instances = [
         "inventory",
@@ -82,16 +79,16 @@ async fn a_tenants_role_ends_at_its_own_documents() {
         "--tenant",
         "shop",
     ];
-    let listed = agentctl(&cluster, &instances).await;
+    let listed = evas(&cluster, &instances).await;
     assert!(listed.contains("web") && !listed.contains("alive"), "{listed}");
-    let all = agentctl(&cluster, &["inventory", "query"]).await;
+    let all = evas(&cluster, &["inventory", "query"]).await;
     assert!(all.contains("permission denied"), "{all}");
     let file = cluster.folder().join("own.yaml");
     std::fs::write(&file, "kind: profile\nname: own\ntenant: shop\nspec: {}\n").expect("write a document");
-    let applied = agentctl(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
+    let applied = evas(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
     assert!(applied.contains("+ profile"), "{applied}");
     std::fs::write(&file, "kind: profile\nname: own\ntenant: other\nspec: {}\n").expect("write a document");
-    let refused = agentctl(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
+    let refused = evas(&cluster, &["apply", "-f", &file.to_string_lossy()]).await;
     assert!(refused.contains("permission denied"), "{refused}");
 }
 
@@ -101,32 +98,24 @@ async fn a_tenants_documents_end_at_its_project() {
     const WEB: &str = "kind: instance\nname: web\ntenant: shop\nhost: m0\nrunning: false\nspec:\n  \
                        source: {type: none}\n  devices: {root: {type: disk, path: /, pool: default}}\n";
     const AT: &str = "/tenants/shop/desired/instances/web";
-    if let Err(missing) = Lab::available() {
-        return notes::skipped(&missing);
-    }
-    let lab = tokio::task::spawn_blocking(|| Lab::start(1))
-        .await
-        .expect("a task");
-    let lab = lab.expect("Incus starts");
-    let sockets: Vec<PathBuf> = lab.daemons().iter().map(IncusDaemon::socket).collect();
-    let cluster = Cluster::builder(&Subject::agent(), 1)
-        .incus(&sockets)
-        .start()
-        .await;
+    let Some(hosts) = Hosts::builder(1).start().await else {
+        return;
+    };
+    let cluster = &hosts.cluster;
 
     let tenant = "kind: tenant\nname: shop\nspec:\n  limits: {instances: 1}\n";
-    store(&cluster, "/cluster/desired/tenants/shop", tenant).await;
-    store(&cluster, AT, WEB).await;
-    until_status(&cluster, AT, "Stopped").await;
-    let incus = |args: &[&str]| lab.daemons()[0].incus(args);
+    store(cluster, "/cluster/desired/tenants/shop", tenant).await;
+    store(cluster, AT, WEB).await;
+    until_status(cluster, AT, "Stopped").await;
+    let incus = |args: &[&str]| hosts.daemon(0).incus(args);
     let project = incus(&["project", "show", "shop"]).expect("a project");
     for line in ["restricted: \"true\"", "limits.instances: \"1\""] {
         assert!(project.contains(line), "{line} in\n{project}");
     }
 
     let nested = format!("{WEB}  config: {{security.nesting: true}}\n");
-    store(&cluster, AT, &nested).await;
-    let status = until_status(&cluster, AT, "Invalid").await;
+    store(cluster, AT, &nested).await;
+    let status = until_status(cluster, AT, "Invalid").await;
     assert_eq!(status["line"], 9, "{status}");
     // Incus would refuse it as well, and refuses it by hand.
     let by_hand = incus(&[
@@ -138,8 +127,8 @@ async fn a_tenants_documents_end_at_its_project() {
         "shop",
     ]);
     assert!(by_hand.is_err(), "{by_hand:?}");
-    store(&cluster, AT, WEB).await;
-    until_status(&cluster, AT, "Stopped").await;
+    store(cluster, AT, WEB).await;
+    until_status(cluster, AT, "Stopped").await;
 }
 
 async fn store(cluster: &Cluster, key: &str, document: &str) {
@@ -248,16 +237,9 @@ async fn get(client: &mut Client, key: &str) -> Result<(), Code> {
         .map_err(|status| status.code())
 }
 
-/// What it prints as eva, whether it succeeds or not.
-async fn agentctl(cluster: &Cluster, args: &[&str]) -> String {
-    let mut command = Command::new(tools::agentctl());
-    command
-        .env_clear()
-        .env("AGENTCTL_ENDPOINTS", cluster.endpoints().join(","))
-        .env("AGENTCTL_USER", format!("eva:{PASSWORD}"))
-        .args(args)
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(wait::PATIENCE, command.output()).await;
-    let output = output.expect("an end of agentctl").expect("start agentctl");
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+/// What it says as eva, whether it succeeds or not.
+async fn evas(cluster: &Cluster, args: &[&str]) -> String {
+    let mut command = agentctl::command(&cluster.endpoints().join(","), args);
+    command.env("AGENTCTL_USER", format!("eva:{PASSWORD}"));
+    agentctl::says(&agentctl::run(command, b"").await)
 }

@@ -1,12 +1,9 @@
 //! The example of three hosts, on three real daemons: one `apply` makes all of it, a second one changes nothing, and
 //! what is changed by hand comes back.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
-use tests::cluster::{Cluster, Subject};
-use tests::lab::{IncusDaemon, Lab};
-use tests::{notes, tools, wait};
+use tests::hosts::Hosts;
+use tests::wait;
 
 const EXAMPLE: &str = include_str!("../../examples/three-hosts.yaml");
 const FROM_A_SERVER: &str =
@@ -24,12 +21,6 @@ const KEPT: [&str; 8] = [
     "description",
     "type",
 ];
-
-struct Site {
-    // Before the daemons: fields are dropped in this order, and an agent should not see its Incus go.
-    cluster: Cluster,
-    lab: Lab,
-}
 
 /// What somebody does by hand, and what Incus shows before and after: host, command, path, pointer.
 type Drift = (usize, &'static [&'static str], &'static str, &'static str);
@@ -87,17 +78,25 @@ const DRIFTS: [Drift; 8] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_apply_makes_it_all_and_keeps_it() {
-    let Some(site) = Site::start().await else { return };
-    let example = site.example();
-    let applied = site.agentctl(&["apply", "-f", &example]).await;
-    assert!(applied.contains("9 documents at revision"), "{applied}");
-    let status = site.agentctl(&["status", "--wait=120s"]).await;
+    // What documents put on a host itself is put below a folder: no path of this machine is written.
+    let root = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(root.path().join("etc")).expect("a folder");
+    let hosts = Hosts::builder(HOSTS.len())
+        .apart()
+        .arg("--service-manager", "supervised")
+        .arg("--host-root", &root.path().to_string_lossy())
+        .start();
+    let Some(hosts) = hosts.await else { return };
+    let file = example(&hosts);
+    let applied = hosts.agentctl(&["apply", "-f", &file]).await;
+    assert!(applied.contains("13 documents at revision"), "{applied}");
+    let status = hosts.agentctl(&["status", "--wait=120s"]).await;
     assert!(
         !status.contains("Pending") && !status.contains("Failed"),
         "{status}"
     );
     for (host, name) in [(0, "web-1"), (0, "router"), (1, "web-2"), (2, "web-3")] {
-        let instance = site.query(host, &format!("/1.0/instances/{name}"));
+        let instance = hosts.query(host, &format!("/1.0/instances/{name}"));
         assert_eq!(instance["status"], "Running", "{name}: {status}");
     }
     for (host, address) in ["10.80.1.1/24", "10.80.2.1/24", "10.80.3.1/24"]
@@ -105,28 +104,55 @@ async fn one_apply_makes_it_all_and_keeps_it() {
         .enumerate()
     {
         assert_eq!(
-            site.query(host, "/1.0/networks/site0")["config"]["ipv4.address"],
+            hosts.query(host, "/1.0/networks/site0")["config"]["ipv4.address"],
             *address
         );
     }
 
-    let before = site.objects();
-    let again = site.agentctl(&["apply", "-f", &example]).await;
+    let before = objects(&hosts);
+    let again = hosts.agentctl(&["apply", "-f", &file]).await;
     assert!(
         again.lines().all(|line| !line.starts_with(['+', '~', '-', '!'])),
         "a second apply changes nothing:\n{again}"
     );
-    assert_eq!(site.objects(), before);
+    assert_eq!(objects(&hosts), before);
 
     for drift in DRIFTS {
-        heals(&site, drift).await;
+        heals(&hosts, drift).await;
     }
+    let watchdog = root.path().join("etc/watchdog.conf");
+    files_are_kept(&hosts, &watchdog).await;
 }
 
-async fn heals(site: &Site, (host, command, path, pointer): Drift) {
-    let shown = || site.query(host, path).pointer(pointer).cloned();
+/// What services have in an instance and on a host, changed by hand.
+async fn files_are_kept(hosts: &Hosts, on_host: &std::path::Path) {
+    let inside = |line: &str| hosts.incus(1, &["exec", "web-2", "--", "/bin/sh", "-c", line]);
+    // It was stopped by hand before, and its service runs in it again.
+    wait::until("the service in web-2", async || {
+        let processes = inside("ps");
+        processes.contains("cat /etc/site/motto").then_some(())
+    })
+    .await;
+    inside("echo by hand >/etc/site/motto");
+    wait::until("the file in web-2 to be put back", async || {
+        (inside("cat /etc/site/motto") == "served from IONOS\n").then_some(())
+    })
+    .await;
+    std::fs::write(on_host, "by hand\n").expect("write by hand");
+    wait::until("the file on the host to be put back", async || {
+        let text = std::fs::read_to_string(on_host).ok()?;
+        (text == "every minute\n").then_some(())
+    })
+    .await;
+    let status = hosts.agentctl(&["status", "--wait=60s"]).await;
+    assert!(!status.contains("Conflict"), "{status}");
+}
+
+async fn heals(hosts: &Hosts, (host, command, path, pointer): Drift) {
+    let shown = || hosts.query(host, path).pointer(pointer).cloned();
     let before = shown().unwrap_or_else(|| panic!("{path} has no {pointer}"));
-    site.lab.daemons()[host]
+    hosts
+        .daemon(host)
         .incus(command)
         .unwrap_or_else(|error| panic!("incus {command:?}: {error:#}"));
     let healed = wait::within(wait::PATIENCE, "the drift to be healed", async || {
@@ -136,99 +162,54 @@ async fn heals(site: &Site, (host, command, path, pointer): Drift) {
         panic!(
             "{vain}: incus {command:?}: {:?} instead of {before}\n{}",
             shown(),
-            site.agentctl(&["status"]).await
+            hosts.agentctl(&["status"]).await
         );
     }
 }
 
-impl Site {
-    /// `None`, said aloud, where Incus cannot run.
-    async fn start() -> Option<Site> {
-        if let Err(missing) = Lab::available() {
-            notes::skipped(&missing);
-            return None;
-        }
-        let lab = tokio::task::spawn_blocking(|| Lab::start_apart(HOSTS.len()))
-            .await
-            .expect("a task");
-        let lab = lab.expect("Incus starts");
-        let sockets: Vec<PathBuf> = lab.daemons().iter().map(IncusDaemon::socket).collect();
-        let cluster = Cluster::builder(&Subject::agent(), HOSTS.len())
-            .incus(&sockets)
-            .start()
-            .await;
-        Some(Site { cluster, lab })
+/// The example, for hosts that are called as members of tests are, with an image that needs no network.
+fn example(hosts: &Hosts) -> String {
+    let folder = hosts.cluster.folder();
+    let image = tests::lab::build_image(&folder.join("image")).expect("an image");
+    // Not the one that the lab brought: Incus keeps one image of a kind only once.
+    for host in 0..HOSTS.len() {
+        hosts.incus(host, &["image", "delete", "busybox"]);
     }
-
-    /// The example, for hosts that are called as members of tests are, with an image that needs no network.
-    fn example(&self) -> String {
-        let folder = self.cluster.folder();
-        let image = tests::lab::build_image(&folder.join("image")).expect("an image");
-        // Not the one that the lab brought: Incus keeps one image of a kind only once.
-        for daemon in self.lab.daemons() {
-            daemon
-                .incus(&["image", "delete", "busybox"])
-                .expect("the lab's image goes");
-        }
-        let mut text = EXAMPLE.replace(
-            FROM_A_SERVER,
-            &format!("{{type: file, path: {}}}", image.display()),
-        );
-        assert_ne!(text, EXAMPLE, "the example's image is somewhere else now");
-        for (i, host) in HOSTS.iter().enumerate() {
-            text = text
-                .replace(&format!("host: {host}"), &format!("host: m{i}"))
-                .replace(&format!("  {host}: "), &format!("  m{i}: "));
-        }
-        let file = folder.join("three-hosts.yaml");
-        std::fs::write(&file, text).expect("write the example");
-        file.to_string_lossy().into_owned()
+    let mut text = EXAMPLE.replace(
+        FROM_A_SERVER,
+        &format!("{{type: file, path: {}}}", image.display()),
+    );
+    assert_ne!(text, EXAMPLE, "the example's image is somewhere else now");
+    for (i, host) in HOSTS.iter().enumerate() {
+        text = text
+            .replace(&format!("host: {host}"), &format!("host: m{i}"))
+            .replace(&format!("  {host}: "), &format!("  m{i}: "));
     }
+    let file = folder.join("three-hosts.yaml");
+    std::fs::write(&file, text).expect("write the example");
+    file.to_string_lossy().into_owned()
+}
 
-    fn query(&self, host: usize, path: &str) -> Value {
-        let answer = self.lab.daemons()[host].incus(&["query", path]);
-        answer
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default()
-    }
-
-    /// What would show a change: the configuration of everything, and since when instances run.
-    fn objects(&self) -> Vec<Value> {
-        let paths = [
-            "/1.0/instances?recursion=2",
-            "/1.0/profiles?recursion=1",
-            "/1.0/networks?recursion=1",
-            "/1.0/storage-pools?recursion=1",
-        ];
-        let each = (0..HOSTS.len()).flat_map(|host| paths.map(|path| (host, path)));
-        each.map(|(host, path)| {
-            let mut list = self.query(host, path);
-            for object in list.as_array_mut().into_iter().flatten() {
-                let pid = object.pointer("/state/pid").cloned().unwrap_or_default();
-                object["state"] = pid;
-                // Incus' own notes: when it was last asked for, what uses it, in no order.
-                if let Some(fields) = object.as_object_mut() {
-                    fields.retain(|field, _| KEPT.contains(&field.as_str()));
-                }
+/// What would show a change: the configuration of everything, and since when instances run.
+fn objects(hosts: &Hosts) -> Vec<Value> {
+    let paths = [
+        "/1.0/instances?recursion=2",
+        "/1.0/profiles?recursion=1",
+        "/1.0/networks?recursion=1",
+        "/1.0/storage-pools?recursion=1",
+    ];
+    let each = (0..HOSTS.len()).flat_map(|host| paths.map(|path| (host, path)));
+    each.map(|(host, path)| {
+        let mut list = hosts.query(host, path);
+        for object in list.as_array_mut().into_iter().flatten() {
+            let pid = object.pointer("/state/pid").cloned().unwrap_or_default();
+            object["state"] = pid;
+            // Incus' own notes: when it was last asked for, what uses it, in no order.
+            if let Some(fields) = object.as_object_mut() {
+                fields.retain(|field, _| KEPT.contains(&field.as_str()));
             }
-            list
-        })
-        .collect()
-    }
-
-    async fn agentctl(&self, args: &[&str]) -> String {
-        let mut command = tokio::process::Command::new(tools::agentctl());
-        command
-            .env_clear()
-            .env("AGENTCTL_ENDPOINTS", self.cluster.endpoints().join(","))
-            .args(args)
-            .kill_on_drop(true);
-        let output = tokio::time::timeout(wait::PATIENCE * 3, command.output()).await;
-        let output = output.expect("an end of agentctl").expect("start agentctl");
-        let said =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "agentctl {args:?}: {said}");
-        said
-    }
+        }
+        list
+    })
+    .collect()
 }

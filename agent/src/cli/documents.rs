@@ -263,6 +263,29 @@ pub(super) struct Listing {
 
 /// Reads all keys under `prefixes`, page by page, as of one revision.
 pub(super) async fn list(client: &Client, prefixes: &[&str]) -> Result<Listing, CliError> {
+    pages(client, prefixes, false).await
+}
+
+/// The same for people who look, and change nothing of what they see: where no quorum answers they get what one member
+/// knows, and are told that it is no more than that.
+pub(super) async fn look(client: &Client, prefixes: &[&str]) -> Result<Listing, CliError> {
+    let unanswered = match pages(client, prefixes, false).await {
+        Err(error) if error.is_no_answer() => error,
+        answer => return answer,
+    };
+    let Ok(listing) = pages(client, prefixes, true).await else {
+        return Err(unanswered);
+    };
+    eprintln!(
+        "no quorum: this is what the member at {} knows, up to revision {}. Hosts keep what they know of, and delete \
+         nothing;\nchanges wait until most members are back: `agentctl endpoint status` shows who is",
+        client.answering(),
+        listing.revision
+    );
+    Ok(listing)
+}
+
+async fn pages(client: &Client, prefixes: &[&str], serializable: bool) -> Result<Listing, CliError> {
     let mut listing = Listing::default();
     for prefix in prefixes {
         let mut range = KeyRange::prefix(prefix.as_bytes());
@@ -272,6 +295,7 @@ pub(super) async fn list(client: &Client, prefixes: &[&str]) -> Result<Listing, 
                 range_end: range.range_end.clone(),
                 limit: PAGE_KEYS,
                 revision: listing.revision,
+                serializable,
                 ..Default::default()
             };
             let page = client.range(request).await?;

@@ -20,6 +20,8 @@ pub(crate) struct CliError {
 enum Kind {
     /// Exit code 1.
     Failed,
+    /// Exit code 1: members are there, and did not answer in time. A quorum may be missing.
+    NoAnswer,
     /// Exit code 2: the command line itself is wrong.
     Usage,
     /// Exit code 1, and what happened was already said.
@@ -37,6 +39,19 @@ impl CliError {
             message: message.into(),
             hint: None,
         }
+    }
+
+    /// Somebody is there, and did not answer in time.
+    pub(crate) fn no_answer(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::NoAnswer,
+            ..Self::failed(message)
+        }
+    }
+
+    /// Whether members are there that gave no answer: what needs no quorum may still have one.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.kind == Kind::NoAnswer
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -113,7 +128,7 @@ impl CliError {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self.kind {
-            Kind::Failed | Kind::AlreadySaid => ExitCode::from(1),
+            Kind::Failed | Kind::NoAnswer | Kind::AlreadySaid => ExitCode::from(1),
             Kind::Usage => ExitCode::from(2),
             Kind::Ended(code) => ExitCode::from(code),
             Kind::ReaderGone => ExitCode::SUCCESS,
@@ -124,7 +139,7 @@ impl CliError {
     pub(crate) fn text(&self) -> String {
         match self.kind {
             Kind::AlreadySaid | Kind::Ended(_) | Kind::ReaderGone => String::new(),
-            Kind::Failed | Kind::Usage => {
+            Kind::Failed | Kind::NoAnswer | Kind::Usage => {
                 let hint = self
                     .hint
                     .as_ref()

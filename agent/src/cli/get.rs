@@ -54,7 +54,7 @@ impl GetArgs {
         let selection = self.which.selection();
         let prefixes = selection.prefixes();
         let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-        let listing = documents::list(&session.client, &prefixes).await?;
+        let listing = documents::look(&session.client, &prefixes).await?;
         let stored = documents::stored(&listing.kvs, &selection);
         if let (Some(_), [one]) = (&selection.name, stored.as_slice()) {
             if self.live {

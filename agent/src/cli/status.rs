@@ -99,7 +99,7 @@ impl StatusArgs {
 async fn read(session: &Session, selection: &Selection) -> Result<(Vec<Row>, i64), CliError> {
     let prefixes = selection.prefixes();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-    let listing = documents::list(&session.client, &prefixes).await?;
+    let listing = documents::look(&session.client, &prefixes).await?;
     let hosts = cluster::hosts_alive(session).await;
     Ok((
         rows(&listing.kvs, selection, &hosts, SystemTime::now()),
@@ -152,11 +152,11 @@ fn hosts_of(
         .as_ref()
         .is_some_and(|document| document.instance.is_some());
     let mut hosts: Vec<String> = if inside { Vec::new() } else { alive.to_vec() };
-    let speaking = said
-        .keys()
-        .filter(|(key, _)| *key == stored.key)
-        .map(|(_, host)| host.clone());
-    hosts.extend(speaking.filter(|host| !alive.contains(host)));
+    for (_, host) in said.keys().filter(|(key, _)| *key == stored.key) {
+        if !hosts.contains(host) {
+            hosts.push(host.clone());
+        }
+    }
     if hosts.is_empty() {
         hosts.push("-".to_owned());
     }
@@ -397,6 +397,33 @@ mod tests {
                 instance  web   ovh    Ready  2s     14
                 profile   web   ionos  Ready  2s     14
                 profile   web   ovh    Ready  2s     14
+                Done
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_is_inside_an_instance_is_one_hosts_to_speak_of() {
+        let service = "kind: service\nname: site\ninstance: web\nspec: {exec: /bin/site}\n";
+        let key = "/tenants/default/desired/services/site";
+        check(
+            &[kv(key, service, 14)],
+            &expect![[r#"
+                KIND     NAME  HOST  PHASE    SINCE  REVISION
+                service  site  -     Pending  -      14
+                Underway
+            "#]],
+        );
+        let said = kv(
+            "/tenants/default/status/services/site/ovh",
+            &status(Phase::Ready, 14, "", None),
+            15,
+        );
+        check(
+            &[kv(key, service, 14), said],
+            &expect![[r#"
+                KIND     NAME  HOST  PHASE  SINCE  REVISION
+                service  site  ovh   Ready  2s     14
                 Done
             "#]],
         );

@@ -1,7 +1,7 @@
 //! The reconciler's way to the store: documents and this host's status out of the local applied state, status back
 //! through a proposal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +40,9 @@ pub(crate) enum WriteError {
 pub(crate) fn read(store: &Store, parser: &mut Parser, host: &str) -> Result<(Desired, Stored), ReadError> {
     let revision = store.revision();
     let mut pairs: BTreeMap<Bytes, KeyValue> = BTreeMap::new();
-    for prefix in desired_prefixes().into_iter().chain(status_prefixes()) {
+    // Tenants have both in one place: it is read once.
+    let prefixes: BTreeSet<&str> = desired_prefixes().into_iter().chain(status_prefixes()).collect();
+    for prefix in prefixes {
         for pair in read_prefix(store, prefix, revision)? {
             pairs.insert(pair.key.clone(), pair);
         }

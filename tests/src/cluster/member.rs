@@ -76,6 +76,20 @@ impl Member {
         self.process.is_some()
     }
 
+    /// The processor time that its process has had, of all its threads.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        // The kernel counts for users in hundredths of a second, on every architecture there is.
+        const TICK: Duration = Duration::from_millis(10);
+        let pid = self.process.as_ref().expect("a running member").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        // Behind the name, which may hold anything: user and system time are the 14th and 15th field of all.
+        let (_, after) = stat.rsplit_once(") ").expect("a name in parentheses");
+        let fields = after.split(' ').skip(11).take(2);
+        let ticks = fields.map(|field| field.parse::<u32>().expect("a number of ticks"));
+        TICK * ticks.sum::<u32>()
+    }
+
     /// The memory that the process has resident, in MiB.
     #[must_use]
     pub fn resident_mib(&self) -> u64 {

@@ -18,6 +18,8 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use tempfile::TempDir;
 
+use crate::notes;
+
 pub use daemon::IncusDaemon;
 pub use image::build as build_image;
 pub use proxy::{Fault, IncusProxy};
@@ -49,6 +51,31 @@ impl Lab {
             }
         }
         image::available()
+    }
+
+    /// [`Lab::start`] for asynchronous tests; `None`, said aloud, where Incus cannot run.
+    ///
+    /// # Panics
+    /// When it can, and does not.
+    pub async fn running(count: usize) -> Option<Self> {
+        Self::running_as(count, IncusDaemon::start).await
+    }
+
+    /// The same of [`Lab::start_apart`].
+    ///
+    /// # Panics
+    /// When it can, and does not.
+    pub async fn running_apart(count: usize) -> Option<Self> {
+        Self::running_as(count, IncusDaemon::start_apart).await
+    }
+
+    async fn running_as(count: usize, start: fn(&Path) -> anyhow::Result<IncusDaemon>) -> Option<Self> {
+        if let Err(missing) = Self::available() {
+            notes::skipped(&missing);
+            return None;
+        }
+        let started = tokio::task::spawn_blocking(move || Self::start_each(count, start)).await;
+        Some(started.expect("a task").expect("Incus starts"))
     }
 
     /// Starts this many daemons side by side and waits until all of them are ready.

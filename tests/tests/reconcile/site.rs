@@ -42,14 +42,7 @@ impl Site {
 
     /// `None`, said aloud, where Incus cannot run.
     pub(crate) async fn real(cut: bool) -> Option<Site> {
-        if let Err(missing) = Lab::available() {
-            tests::notes::skipped(&missing);
-            return None;
-        }
-        let lab = tokio::task::spawn_blocking(|| Lab::start(1))
-            .await
-            .unwrap()
-            .unwrap();
+        let lab = Lab::running(1).await?;
         let socket = lab.daemons()[0].socket();
         let dir = tempfile::tempdir().unwrap();
         Some(Site::start(dir, socket, Daemon::Real { _lab: lab }, cut).await)

@@ -284,7 +284,7 @@ impl Client {
         } else {
             format!(": {}", silent.join(", "))
         };
-        let error = CliError::failed(format!("no answer within {seconds} s{tried}"));
+        let error = CliError::no_answer(format!("no answer within {seconds} s{tried}"));
         match repeat {
             Repeat::Always => error.hint("are most members up? `agentctl endpoint status` shows who is"),
             Repeat::IfUnsent => error.hint(

@@ -131,7 +131,7 @@ async fn read(
 ) -> Result<(Vec<Entry>, i64), CliError> {
     let prefixes = which.prefixes(kind);
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-    let listing = documents::list(&session.client, &prefixes).await?;
+    let listing = documents::look(&session.client, &prefixes).await?;
     let entry = |kv: &proto::mvccpb::KeyValue| {
         let key = parse_inventory_key(std::str::from_utf8(&kv.key).ok()?)?;
         let is_wanted = kind.is_none_or(|kind| kind == key.kind);
