@@ -11,10 +11,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use proto::agent::v1::hosts_server::Hosts;
 use proto::agent::v1::{
-    AttachRequest, BackUpRequest, BackUpResponse, ClaimRequest, ListBackupsRequest, ListBackupsResponse, RestoreBackupRequest, RestoreBackupResponse, ClaimResponse, CreateSnapshotRequest, CreateSnapshotResponse, Instance,
-    InstanceRef, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
-    PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreSnapshotRequest,
-    RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
+    AttachRequest, BackUpRequest, BackUpResponse, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
+    CreateSnapshotResponse, Instance, InstanceRef, ListBackupsRequest, ListBackupsResponse,
+    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, PlanRequest,
+    PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreBackupRequest, RestoreBackupResponse,
+    RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use proto::etcdserverpb::RangeRequest;
 use proto::peer::host_outcome::Outcome;
@@ -148,13 +149,17 @@ impl Hosts for HostsService {
     ) -> Result<Response<ListBackupsResponse>, Status> {
         let HostsService(api) = self;
         let caller = api.admit(&request, Needs::AnyMember).await?;
-        api.list_backups(&caller, request.into_inner()).await.map(Response::new)
+        api.list_backups(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn back_up(&self, request: Request<BackUpRequest>) -> Result<Response<BackUpResponse>, Status> {
         let HostsService(api) = self;
         let caller = api.admit(&request, Needs::AnyMember).await?;
-        api.back_up(&caller, request.into_inner()).await.map(Response::new)
+        api.back_up(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn restore_backup(
@@ -163,7 +168,9 @@ impl Hosts for HostsService {
     ) -> Result<Response<RestoreBackupResponse>, Status> {
         let HostsService(api) = self;
         let caller = api.admit(&request, Needs::AnyMember).await?;
-        api.restore_backup(&caller, request.into_inner()).await.map(Response::new)
+        api.restore_backup(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn attach(
@@ -191,7 +198,11 @@ impl Hosts for HostsService {
 
 impl Api {
     /// Which host has the instance, if the caller may do things there.
-    pub(super) async fn host_for(&self, caller: &Caller, instance: Option<&InstanceRef>) -> Result<String, Status> {
+    pub(super) async fn host_for(
+        &self,
+        caller: &Caller,
+        instance: Option<&InstanceRef>,
+    ) -> Result<String, Status> {
         let key = key_of(instance)?;
         let allowed = |permissions: &Permissions| permissions.may_write(key.as_bytes(), b"");
         self.authorised(caller, allowed, || async { Ok(()) }).await?;

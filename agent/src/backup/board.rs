@@ -27,7 +27,7 @@ type Said = BTreeMap<&'static str, Result<String, String>>;
 
 /// While it lives, nobody touches the object.
 #[derive(Debug)]
-pub struct Hold {
+pub(super) struct Hold {
     board: Board,
     key: DesiredKey,
 }
@@ -59,15 +59,25 @@ impl Board {
     pub(crate) fn all(&self) -> BTreeMap<DesiredKey, (Phase, String)> {
         let said = self.shared.said.lock();
         let of_one = |said: &Said| {
-            let failed: Vec<&str> = said.values().filter_map(|what| what.as_ref().err()).map(String::as_str).collect();
+            let failed: Vec<&str> = said
+                .values()
+                .filter_map(|what| what.as_ref().err())
+                .map(String::as_str)
+                .collect();
             if failed.is_empty() {
-                let done: Vec<&str> = said.values().filter_map(|what| what.as_ref().ok()).map(String::as_str).collect();
+                let done: Vec<&str> = said
+                    .values()
+                    .filter_map(|what| what.as_ref().ok())
+                    .map(String::as_str)
+                    .collect();
                 (Phase::Ready, done.join("; "))
             } else {
                 (Phase::Failed, failed.join("; "))
             }
         };
-        said.iter().map(|(key, said)| (key.clone(), of_one(said))).collect()
+        said.iter()
+            .map(|(key, said)| (key.clone(), of_one(said)))
+            .collect()
     }
 
     /// Completes after something else is to be said.

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use super::store::{Backup, Store, StoreError};
 use super::Board;
+use super::store::{Backup, Store, StoreError};
 use crate::document::{DesiredKey, Keep, Kind, OWNERSHIP_PREFIX, Stamp, Subject};
 use crate::incus::{self, Incus, IncusError, StateAction};
 
@@ -76,30 +76,54 @@ impl Keeper {
     }
 
     /// When a document's snapshots were made, as far as they are there. What has a time to come is nobody's.
-    pub(super) async fn snapshots(&self, subject: &Subject, document: &str, now: Stamp) -> Result<BTreeSet<Stamp>, KeepError> {
+    pub(super) async fn snapshots(
+        &self,
+        subject: &Subject,
+        document: &str,
+        now: Stamp,
+    ) -> Result<BTreeSet<Stamp>, KeepError> {
         let (kind, name) = in_incus(subject);
         let names = self.incus.snapshot_names(kind, subject.tenant(), &name).await?;
         let stamps = names.iter().filter_map(|name| snapshot_time(name, document));
         Ok(stamps.filter(|stamp| *stamp <= now).collect())
     }
 
-    pub(super) async fn take_snapshot(&self, subject: &Subject, document: &str, now: Stamp) -> Result<(), KeepError> {
+    pub(super) async fn take_snapshot(
+        &self,
+        subject: &Subject,
+        document: &str,
+        now: Stamp,
+    ) -> Result<(), KeepError> {
         let (kind, name) = in_incus(subject);
         let snapshot = snapshot_name(document, now);
-        Ok(self.incus.take_snapshot(kind, subject.tenant(), &name, &snapshot).await?)
+        Ok(self
+            .incus
+            .take_snapshot(kind, subject.tenant(), &name, &snapshot)
+            .await?)
     }
 
-    pub(super) async fn delete_snapshot(&self, subject: &Subject, document: &str, made: Stamp) -> Result<(), KeepError> {
+    pub(super) async fn delete_snapshot(
+        &self,
+        subject: &Subject,
+        document: &str,
+        made: Stamp,
+    ) -> Result<(), KeepError> {
         let (kind, name) = in_incus(subject);
         let snapshot = snapshot_name(document, made);
-        Ok(self.incus.delete_snapshot(kind, subject.tenant(), &name, &snapshot).await?)
+        Ok(self
+            .incus
+            .delete_snapshot(kind, subject.tenant(), &name, &snapshot)
+            .await?)
     }
 
     /// When the exports were made that `host` made for a document, as far as they are complete here.
     pub(super) fn exports(&self, document: &DesiredKey, host: &str, now: Stamp) -> BTreeSet<Stamp> {
         let all = self.store.all().into_iter();
         let of_it = all.filter(|backup| is_of(backup, document) && backup.host == host);
-        of_it.filter_map(|backup| backup.stamp()).filter(|stamp| *stamp <= now).collect()
+        of_it
+            .filter_map(|backup| backup.stamp())
+            .filter(|stamp| *stamp <= now)
+            .collect()
     }
 
     /// Makes an export. `document` is empty where a person asks for it.
@@ -109,10 +133,17 @@ impl Keeper {
     pub async fn export(&self, subject: &Subject, document: &str, now: Stamp) -> Result<Backup, KeepError> {
         let (kind, name) = in_incus(subject);
         let tenant = subject.tenant();
-        let _permit = self.exporting.acquire().await.map_err(|_| KeepError::Refused("no exports any more".to_owned()))?;
+        let _permit = self
+            .exporting
+            .acquire()
+            .await
+            .map_err(|_| KeepError::Refused("no exports any more".to_owned()))?;
         // What an agent left that was killed over it.
         for left in self.incus.export_names(kind, tenant, &name).await? {
-            if left.strip_prefix(PREFIX).is_some_and(|time| time.parse::<Stamp>().is_ok()) {
+            if left
+                .strip_prefix(PREFIX)
+                .is_some_and(|time| time.parse::<Stamp>().is_ok())
+            {
                 self.incus.delete_export(kind, tenant, &name, &left).await?;
             }
         }
@@ -122,7 +153,13 @@ impl Keeper {
             Subject::Volume { pool, .. } => pool,
             Subject::Instance { .. } => "",
         };
-        let backup = Backup::new(subject.kind(), (tenant, pool, subject.name()), now, &self.host, document);
+        let backup = Backup::new(
+            subject.kind(),
+            (tenant, pool, subject.name()),
+            now,
+            &self.host,
+            document,
+        );
         let written = self.download((kind, tenant, &name, &export), backup).await;
         // Whether it came or not, Incus need not have it any longer.
         let removed = self.incus.delete_export(kind, tenant, &name, &export).await;
@@ -146,12 +183,19 @@ impl Keeper {
 
     /// Removes the exports of a document that it keeps no longer, whichever host made them.
     pub(super) fn prune(&self, document: &DesiredKey, keep: Keep) -> Result<(), KeepError> {
-        let all: Vec<Backup> = self.store.all().into_iter().filter(|backup| is_of(backup, document)).collect();
+        let all: Vec<Backup> = self
+            .store
+            .all()
+            .into_iter()
+            .filter(|backup| is_of(backup, document))
+            .collect();
         let hosts: BTreeSet<&str> = all.iter().map(|backup| backup.host.as_str()).collect();
         for host in hosts {
             let of_host = || all.iter().filter(|backup| backup.host == host);
             let kept = keep.of(&of_host().filter_map(Backup::stamp).collect());
-            for backup in of_host().filter(|backup| backup.stamp().is_some_and(|stamp| !kept.contains(&stamp))) {
+            for backup in
+                of_host().filter(|backup| backup.stamp().is_some_and(|stamp| !kept.contains(&stamp)))
+            {
                 self.store.remove(backup)?;
             }
         }
@@ -164,11 +208,18 @@ impl Keeper {
     ///
     /// # Errors
     /// As [`KeepError`] says; what was there is there again.
-    pub async fn restore(&self, backup: &Backup, replace: bool, documented: bool, now: Stamp) -> Result<Option<String>, KeepError> {
+    pub async fn restore(
+        &self,
+        backup: &Backup,
+        replace: bool,
+        documented: bool,
+        now: Stamp,
+    ) -> Result<Option<String>, KeepError> {
         if backup.kind != Kind::Instance {
             return Err(KeepError::Refused(format!(
                 "{} is of a volume: incus storage volume import {} FILE makes one of it",
-                backup.id(), backup.pool
+                backup.id(),
+                backup.pool
             )));
         }
         let (tenant, name) = (backup.tenant.as_str(), backup.name.as_str());
@@ -187,7 +238,10 @@ impl Keeper {
                     self.host
                 )));
             }
-            Some(live) => Some(self.put_aside(tenant, name, live.status() != "Stopped", now).await?),
+            Some(live) => Some(
+                self.put_aside(tenant, name, live.status() != "Stopped", now)
+                    .await?,
+            ),
             None => None,
         };
         let made = async {
@@ -198,7 +252,12 @@ impl Keeper {
             (Ok(()), aside) => Ok(aside),
             (Err(error), Some(aside)) => {
                 // Nothing was made in its place.
-                if self.incus.get(incus::Kind::Instance, tenant, name).await?.is_none() {
+                if self
+                    .incus
+                    .get(incus::Kind::Instance, tenant, name)
+                    .await?
+                    .is_none()
+                {
                     self.incus.rename_instance(tenant, &aside, name).await?;
                 }
                 Err(error)
@@ -209,9 +268,14 @@ impl Keeper {
 
     async fn put_aside(&self, tenant: &str, name: &str, runs: bool, now: Stamp) -> Result<String, KeepError> {
         if runs {
-            let asked = self.incus.set_state(tenant, name, StateAction::Stop, false, STOP_SECONDS).await;
+            let asked = self
+                .incus
+                .set_state(tenant, name, StateAction::Stop, false, STOP_SECONDS)
+                .await;
             if asked.is_err() {
-                self.incus.set_state(tenant, name, StateAction::Stop, true, STOP_SECONDS).await?;
+                self.incus
+                    .set_state(tenant, name, StateAction::Stop, true, STOP_SECONDS)
+                    .await?;
             }
         }
         let aside = format!("{name}-replaced-{}", now.to_string().to_lowercase());
@@ -223,12 +287,18 @@ impl Keeper {
     async fn write_owner(&self, tenant: &str, name: &str, documented: bool) -> Result<(), KeepError> {
         for _ in 0..ATTEMPTS {
             let gone = || KeepError::Refused(format!("instance {name} is gone again"));
-            let live = self.incus.get(incus::Kind::Instance, tenant, name).await?.ok_or_else(gone)?;
+            let live = self
+                .incus
+                .get(incus::Kind::Instance, tenant, name)
+                .await?
+                .ok_or_else(gone)?;
             let config = live.object.get("config").and_then(Value::as_object);
             let ours = config.into_iter().flatten().map(|(key, _)| key);
             let ours = ours.filter(|key| key.starts_with(OWNERSHIP_PREFIX));
             let changes: Map<String, Value> = if documented {
-                ours.filter(|key| *key == MAKER).map(|key| (key.clone(), self.host.clone().into())).collect()
+                ours.filter(|key| *key == MAKER)
+                    .map(|key| (key.clone(), self.host.clone().into()))
+                    .collect()
             } else {
                 ours.map(|key| (key.clone(), "".into())).collect()
             };
@@ -236,12 +306,18 @@ impl Keeper {
                 return Ok(());
             }
             let body = json!({"config": changes});
-            match self.incus.patch(incus::Kind::Instance, tenant, name, &body, &live.etag).await {
+            match self
+                .incus
+                .patch(incus::Kind::Instance, tenant, name, &body, &live.etag)
+                .await
+            {
                 Err(IncusError::PreconditionFailed) => {}
                 done => return Ok(done?),
             }
         }
-        Err(KeepError::Refused(format!("somebody keeps changing instance {name}")))
+        Err(KeepError::Refused(format!(
+            "somebody keeps changing instance {name}"
+        )))
     }
 }
 
@@ -277,7 +353,13 @@ mod tests {
         let name = snapshot_name("nightly", made);
         assert_eq!(name, "agent-nightly-20261121T230000Z");
         assert_eq!(snapshot_time(&name, "nightly"), Some(made));
-        for other in ["agent-nightly-db-20261121T230000Z", "agent-nightly-", "nightly-20261121T230000Z", "agent-nightly-20261121T230000Z-2", "snap0"] {
+        for other in [
+            "agent-nightly-db-20261121T230000Z",
+            "agent-nightly-",
+            "nightly-20261121T230000Z",
+            "agent-nightly-20261121T230000Z-2",
+            "snap0",
+        ] {
             assert_eq!(snapshot_time(other, "nightly"), None, "{other}");
         }
     }

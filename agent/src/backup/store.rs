@@ -60,7 +60,13 @@ pub struct Backup {
 impl Backup {
     /// A backup that is to be made: nothing is known of its bytes yet.
     #[must_use]
-    pub fn new(kind: Kind, (tenant, pool, name): (&str, &str, &str), made: Stamp, host: &str, document: &str) -> Backup {
+    pub fn new(
+        kind: Kind,
+        (tenant, pool, name): (&str, &str, &str),
+        made: Stamp,
+        host: &str,
+        document: &str,
+    ) -> Backup {
         Backup {
             v: FORMAT,
             tenant: tenant.to_owned(),
@@ -115,7 +121,10 @@ impl Store {
     pub fn open(dir: &Path) -> Store {
         let store = Store { dir: dir.to_owned() };
         for path in store.files() {
-            if path.extension().is_some_and(|extension| extension == PART_EXTENSION) {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == PART_EXTENSION)
+            {
                 // One that cannot be removed is in nobody's way.
                 let _ = fs::remove_file(path);
             }
@@ -152,7 +161,9 @@ impl Store {
         for name in [&backup.tenant, backup.kind.plural(), &backup.name, &id] {
             let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
             if !is_plain {
-                return Err(StoreError::BadName { name: name.to_owned() });
+                return Err(StoreError::BadName {
+                    name: name.to_owned(),
+                });
             }
             path.push(name);
         }
@@ -229,7 +240,9 @@ impl Incoming {
         let sha256 = format!("{:x}", std::mem::take(&mut self.digest).finalize());
         let known = std::mem::replace(&mut self.backup.sha256, sha256);
         if !known.is_empty() && known != self.backup.sha256 {
-            return Err(StoreError::Damaged { what: self.backup.id() });
+            return Err(StoreError::Damaged {
+                what: self.backup.id(),
+            });
         }
         self.backup.bytes = self.bytes;
         self.file.flush().await.map_err(at(&self.part))?;
@@ -246,7 +259,9 @@ impl Incoming {
             file.sync_all().map_err(at(&new))?;
             fs::rename(&new, &beside).map_err(at(&beside))?;
             let folder = beside.parent().unwrap_or(&beside);
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(at(folder))
         };
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|error| at(&self.part)(io::Error::other(error)))??;
@@ -289,7 +304,10 @@ mod tests {
         let new = written(&store, backup("20261121T230000Z", "nightly")).await;
         let old = written(&store, backup("20261120T230000Z", "")).await;
         assert_eq!(store.all(), [old.clone(), new.clone()]);
-        assert_eq!((new.bytes, new.id().as_str()), (11, "20261121T230000Z-ovh-nightly"));
+        assert_eq!(
+            (new.bytes, new.id().as_str()),
+            (11, "20261121T230000Z-ovh-nightly")
+        );
         let path = store.path(&new).unwrap();
         assert!(path.ends_with("default/instances/db/20261121T230000Z-ovh-nightly.backup"));
         // The format that hosts in the field have. A change of it needs a new version and an upgrade.
@@ -315,7 +333,7 @@ mod tests {
         assert!(store.files().is_empty());
         let left = dir.path().join("default/instances/db/x.part");
         fs::write(&left, "left by a process that was killed").unwrap();
-        Store::open(dir.path());
+        assert!(Store::open(dir.path()).all().is_empty());
         assert!(!left.exists());
     }
 

@@ -142,7 +142,12 @@ impl BackupTask {
     }
 
     /// When a snapshot was taken last, and in words; `None`: what it is of is not on this host.
-    async fn snapshot(&self, key: &DesiredKey, spec: &BackupSpec, rule: &Rule) -> Result<Option<(Stamp, String)>, String> {
+    async fn snapshot(
+        &self,
+        key: &DesiredKey,
+        spec: &BackupSpec,
+        rule: &Rule,
+    ) -> Result<Option<(Stamp, String)>, String> {
         let (keeper, subject, now) = (&self.keeper, &spec.subject, now());
         let work = async {
             if !keeper.has(subject).await? {
@@ -159,14 +164,22 @@ impl BackupTask {
                 keeper.delete_snapshot(subject, &key.name, *stamp).await?;
             }
             let last = made.last().copied().unwrap_or(now);
-            Ok(Some((last, format!("snapshot {}, {} in all", last.rfc3339(), kept.len()))))
+            Ok(Some((
+                last,
+                format!("snapshot {}, {} in all", last.rfc3339(), kept.len()),
+            )))
         };
         let done: Result<_, super::KeepError> = work.await;
         done.map_err(|error| format!("snapshot: {}", in_full(&error)))
     }
 
     /// As [`BackupTask::snapshot`], of an export.
-    async fn export(&self, key: &DesiredKey, spec: &BackupSpec, rule: &Rule) -> Result<Option<(Stamp, String)>, String> {
+    async fn export(
+        &self,
+        key: &DesiredKey,
+        spec: &BackupSpec,
+        rule: &Rule,
+    ) -> Result<Option<(Stamp, String)>, String> {
         let (keeper, subject, now) = (&self.keeper, &spec.subject, now());
         let work = async {
             if !keeper.has(subject).await? {
@@ -199,11 +212,17 @@ impl BackupTask {
         let board = self.keeper.board();
         match done {
             Ok(Some((last, words))) => {
-                *memory = Memory { last: Some(last), ..Memory::default() };
+                *memory = Memory {
+                    last: Some(last),
+                    ..Memory::default()
+                };
                 board.say(key, part, Some(Ok(words)));
             }
             Ok(None) => {
-                *memory = Memory { not_before: Some(Instant::now() + ABSENT), ..Memory::default() };
+                *memory = Memory {
+                    not_before: Some(Instant::now() + ABSENT),
+                    ..Memory::default()
+                };
                 board.say(key, part, None);
             }
             Err(error) => {
@@ -240,7 +259,8 @@ impl BackupTask {
     async fn copy_from(&self, source: &str, wanted: &BTreeMap<DesiredKey, Keep>) {
         let list = Task::ListBackups(ListBackupsRequest::default());
         // One that does not answer is asked again; what is here of it stays.
-        let Ok(Ok(Outcome::Backups(listed))) = timeout(LIST_LIMIT, self.hosts.perform(source, list)).await else {
+        let Ok(Ok(Outcome::Backups(listed))) = timeout(LIST_LIMIT, self.hosts.perform(source, list)).await
+        else {
             debug!(source, "no list of backups");
             return;
         };
@@ -259,8 +279,15 @@ impl BackupTask {
                 if here.contains(stamp) || !kept.contains(stamp) {
                     continue;
                 }
-                let fetch = FetchBackupRequest { backup: Some((*backup).clone()), from: source.to_owned() };
-                match self.hosts.perform(self.keeper.host(), Task::FetchBackup(fetch)).await {
+                let fetch = FetchBackupRequest {
+                    backup: Some((*backup).clone()),
+                    from: source.to_owned(),
+                };
+                match self
+                    .hosts
+                    .perform(self.keeper.host(), Task::FetchBackup(fetch))
+                    .await
+                {
                     Ok(_) => info!(document = %key, backup = backup.id, source, "copied"),
                     Err(error) => said = Err(format!("copy from {source}: {}", error.message)),
                 }
@@ -291,7 +318,9 @@ impl Memory {
     }
 
     fn fail(&mut self) {
-        let wait = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LONGEST);
+        let wait = RETRY_FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(RETRY_LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(Instant::now() + wait);
     }
@@ -318,7 +347,10 @@ mod tests {
         let hourly = Schedule::parse("0 * * * *").unwrap();
         let at = |text: &str| text.parse::<Stamp>().unwrap();
         let last = Some(at("20261121T200000Z"));
-        assert!(is_due(&hourly, None, at("20261121T203000Z")), "the first is made at once");
+        assert!(
+            is_due(&hourly, None, at("20261121T203000Z")),
+            "the first is made at once"
+        );
         assert!(!is_due(&hourly, last, at("20261121T205959Z")));
         assert!(is_due(&hourly, last, at("20261121T210000Z")));
         // Down for three of them: one is made, and that was it.

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use proto::agent::v1::{
-    BackUpRequest, Backup, ClaimRequest, InstanceRef, ListBackupsRequest, RestoreBackupRequest, RestoreBackupResponse,
+    BackUpRequest, Backup, ClaimRequest, InstanceRef, ListBackupsRequest, RestoreBackupRequest,
+    RestoreBackupResponse,
 };
 use serde_json::{Value, json};
 
@@ -31,9 +32,11 @@ pub(super) enum BackupCommand {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  agentctl backup list\n  agentctl backup list db\n\n\
+#[command(
+    after_help = "Examples:\n  agentctl backup list\n  agentctl backup list db\n\n\
                         A backup counts when its file and its checksum are whole on the disk of the host that is shown. Documents of \
-                        kind\nbackup say when backups are made and how many stay.")]
+                        kind\nbackup say when backups are made and how many stay."
+)]
 pub(super) struct ListArgs {
     /// Only those of this instance or volume
     #[arg(value_name = "NAME")]
@@ -44,9 +47,11 @@ pub(super) struct ListArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  agentctl backup now db\n  agentctl backup now db --to ionos\n\n\
+#[command(
+    after_help = "Examples:\n  agentctl backup now db\n  agentctl backup now db --to ionos\n\n\
                         The host that has the instance keeps the backup, and each of --to a copy. No schedule ever removes it: that is \
-                        yours.")]
+                        yours."
+)]
 pub(super) struct NowArgs {
     #[command(flatten)]
     which: Which,
@@ -56,10 +61,12 @@ pub(super) struct NowArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  agentctl backup restore db\n  agentctl backup restore db --to ionos\n  \
+#[command(
+    after_help = "Examples:\n  agentctl backup restore db\n  agentctl backup restore db --to ionos\n  \
                         agentctl backup restore db --backup 20261121T230000Z-ovh-nightly --replace\n\n\
                         The newest backup that any host has is taken, and copied to where it is needed. Where a document keeps the \
-                        instance,\nthe document says afterwards that it is on the host that it was restored to.")]
+                        instance,\nthe document says afterwards that it is on the host that it was restored to."
+)]
 pub(super) struct RestoreArgs {
     /// The instance
     #[arg(value_name = "INSTANCE")]
@@ -94,7 +101,11 @@ impl ListArgs {
             tenant: self.tenant.unwrap_or_default(),
             name: self.name.unwrap_or_default(),
         };
-        let listed = session.client.patient(Duration::from_secs(15))?.list_backups(request).await?;
+        let listed = session
+            .client
+            .patient(Duration::from_secs(15))?
+            .list_backups(request)
+            .await?;
         match session.format {
             Some(Format::Json) => {
                 let backups: Vec<Value> = listed.backups.iter().map(as_json).collect();
@@ -106,20 +117,33 @@ impl ListArgs {
         if listed.silent.is_empty() {
             return Ok(());
         }
-        let reasons: Vec<&str> = listed.silent.iter().map(|silent| silent.reason.as_str()).collect();
+        let reasons: Vec<&str> = listed
+            .silent
+            .iter()
+            .map(|silent| silent.reason.as_str())
+            .collect();
         Err(CliError::failed(reasons.join("\nerror: ")).hint("what is there is missing above"))
     }
 }
 
 impl NowArgs {
     async fn run(self, session: &Session) -> Result<(), CliError> {
-        let request = BackUpRequest { instance: Some(self.which.instance()), to: self.to };
+        let request = BackUpRequest {
+            instance: Some(self.which.instance()),
+            to: self.to,
+        };
         let made = session.client.patient(PATIENCE)?.back_up(request).await?;
         let backup = made.backup.unwrap_or_default();
         if session.format == Some(Format::Json) {
             return format::write_json(&json!({"backup": as_json(&backup), "copied_to": made.copied_to}));
         }
-        let mut text = format!("backup {} of {} made on {}, {}\n", backup.id, backup.name, backup.host, size(backup.bytes));
+        let mut text = format!(
+            "backup {} of {} made on {}, {}\n",
+            backup.id,
+            backup.name,
+            backup.host,
+            size(backup.bytes)
+        );
         for host in &made.copied_to {
             text.push_str(&format!("copied to {host}\n"));
         }
@@ -141,30 +165,49 @@ impl RestoreArgs {
         };
         let restored = session.client.patient(PATIENCE)?.restore_backup(request).await?;
         let revision = self.bring_home(session, &restored).await.map_err(|error| {
-            CliError::failed(format!("restored on {}, but its document could not be changed: {error}", restored.host))
-                .hint("let the document name that host, and then: agentctl adopt instance NAME")
+            CliError::failed(format!(
+                "restored on {}, but its document could not be changed: {error}",
+                restored.host
+            ))
+            .hint("let the document name that host, and then: agentctl adopt instance NAME")
         })?;
         if session.format == Some(Format::Json) {
-            return format::write_json(&json!({"instance": self.name, "tenant": self.tenant, "host": restored.host,
-                "backup": restored.id, "made": restored.made, "replaced": restored.replaced, "document_revision": revision}));
+            return format::write_json(
+                &json!({"instance": self.name, "tenant": self.tenant, "host": restored.host,
+                "backup": restored.id, "made": restored.made, "replaced": restored.replaced, "document_revision": revision}),
+            );
         }
-        let mut text = format!("{} on {} is as at {}: backup {}\n", self.name, restored.host, restored.made, restored.id);
+        let mut text = format!(
+            "{} on {} is as at {}: backup {}\n",
+            self.name, restored.host, restored.made, restored.id
+        );
         if !restored.replaced.is_empty() {
             text.push_str(&format!("what was there is {} now, stopped\n", restored.replaced));
         }
         if let Some(revision) = revision {
-            text.push_str(&format!("its document names {} now: revision {revision}\n", restored.host));
+            text.push_str(&format!(
+                "its document names {} now: revision {revision}\n",
+                restored.host
+            ));
         }
         format::write(text.as_bytes())
     }
 
     /// Lets the document name the host that has the instance now, and the instance be the document's.
-    async fn bring_home(&self, session: &Session, restored: &RestoreBackupResponse) -> Result<Option<i64>, CliError> {
+    async fn bring_home(
+        &self,
+        session: &Session,
+        restored: &RestoreBackupResponse,
+    ) -> Result<Option<i64>, CliError> {
         let which = Which::new(&self.name, &self.tenant);
         let Some(stored) = which.document(session).await? else {
             return Ok(None);
         };
-        let Some(document) = stored.document.as_ref().filter(|document| document.hosts != [restored.host.clone()]) else {
+        let Some(document) = stored
+            .document
+            .as_ref()
+            .filter(|document| document.hosts != [restored.host.clone()])
+        else {
             return Ok(None);
         };
         let text = with_host(&stored.text, document, &restored.host);
@@ -194,7 +237,11 @@ fn table(backups: &[Backup], now: SystemTime) -> String {
             backup.host.clone(),
             age.map_or_else(String::new, ago),
             size(backup.bytes),
-            if backup.document.is_empty() { "-".to_owned() } else { backup.document.clone() },
+            if backup.document.is_empty() {
+                "-".to_owned()
+            } else {
+                backup.document.clone()
+            },
             backup.id.clone(),
         ]
     };

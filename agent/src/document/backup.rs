@@ -17,8 +17,15 @@ pub struct BackupSpec {
 /// An instance, or a custom volume, of the document's tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    Instance { tenant: String, name: String },
-    Volume { tenant: String, pool: String, name: String },
+    Instance {
+        tenant: String,
+        name: String,
+    },
+    Volume {
+        tenant: String,
+        pool: String,
+        name: String,
+    },
 }
 
 /// When, and how many stay.

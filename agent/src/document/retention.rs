@@ -82,25 +82,40 @@ mod tests {
         let none = Keep::default();
         check(none, &all, &["20261121T230000Z"]);
         check(none, &[], &[]);
-        check(Keep { last: 2, ..none }, &all, &["20261121T221500Z", "20261121T230000Z"]);
+        check(
+            Keep { last: 2, ..none },
+            &all,
+            &["20261121T221500Z", "20261121T230000Z"],
+        );
         check(
             Keep { hourly: 3, ..none },
             &all,
             &["20261120T230000Z", "20261121T221500Z", "20261121T230000Z"],
         );
-        check(Keep { daily: 2, ..none }, &all, &["20261120T230000Z", "20261121T230000Z"]);
+        check(
+            Keep { daily: 2, ..none },
+            &all,
+            &["20261120T230000Z", "20261121T230000Z"],
+        );
         check(
             Keep { monthly: 3, ..none },
             &all,
             &["20251230T120000Z", "20261031T120000Z", "20261121T230000Z"],
         );
-        check(Keep { yearly: 2, ..none }, &all, &["20251230T120000Z", "20261121T230000Z"]);
+        check(
+            Keep { yearly: 2, ..none },
+            &all,
+            &["20251230T120000Z", "20261121T230000Z"],
+        );
     }
 
     /// 22 November 2026 is a Sunday.
     #[test]
     fn weeks_begin_on_mondays() {
-        let keep = Keep { weekly: 2, ..Keep::default() };
+        let keep = Keep {
+            weekly: 2,
+            ..Keep::default()
+        };
         let all = ["20261121T000000Z", "20261122T235959Z", "20261123T000000Z"];
         check(keep, &all, &["20261122T235959Z", "20261123T000000Z"]);
     }

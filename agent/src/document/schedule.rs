@@ -92,7 +92,11 @@ impl FromStr for Stamp {
         );
         let stamp = parse_rfc3339_utc(&spread).map(Stamp::of).ok_or(())?;
         // No other text is the same moment.
-        if stamp.to_string() == text { Ok(stamp) } else { Err(()) }
+        if stamp.to_string() == text {
+            Ok(stamp)
+        } else {
+            Err(())
+        }
     }
 }
 
@@ -104,7 +108,11 @@ mod tests {
     fn times_after_times() {
         let check = |schedule: &str, last: &str, next: &str| {
             let after = Schedule::parse(schedule).unwrap().after(last.parse().unwrap());
-            assert_eq!(after.map(|next| next.to_string()).as_deref(), Some(next), "{schedule}");
+            assert_eq!(
+                after.map(|next| next.to_string()).as_deref(),
+                Some(next),
+                "{schedule}"
+            );
         };
         check("0 * * * *", "20261121T230000Z", "20261122T000000Z");
         check("30 3 * * *", "20261121T230001Z", "20261122T033000Z");
@@ -125,7 +133,13 @@ mod tests {
         for text in ["19700101T000000Z", "20240228T235959Z", "20261121T230000Z"] {
             assert_eq!(text.parse::<Stamp>().unwrap().to_string(), text);
         }
-        for wrong in ["", "20261121", "20261321T230000Z", "20261121 230000Z", "20261121T230000Zx"] {
+        for wrong in [
+            "",
+            "20261121",
+            "20261321T230000Z",
+            "20261121 230000Z",
+            "20261121T230000Zx",
+        ] {
             assert!(wrong.parse::<Stamp>().is_err(), "{wrong}");
         }
     }

@@ -17,7 +17,12 @@ const EXPORT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 
 impl Incus {
     /// The names of its snapshots.
-    pub async fn snapshot_names(&self, kind: Kind, project: &str, name: &str) -> Result<Vec<String>, IncusError> {
+    pub async fn snapshot_names(
+        &self,
+        kind: Kind,
+        project: &str,
+        name: &str,
+    ) -> Result<Vec<String>, IncusError> {
         self.names_below(kind, project, name, "snapshots").await
     }
 
@@ -31,7 +36,9 @@ impl Incus {
     ) -> Result<(), IncusError> {
         path::below(kind, project, name, &["snapshots", snapshot])?;
         let path = path::below(kind, project, name, &["snapshots"])?;
-        let answer = self.write(Method::POST, &path, Some(&json!({"name": snapshot})), None).await?;
+        let answer = self
+            .write(Method::POST, &path, Some(&json!({"name": snapshot})), None)
+            .await?;
         match self.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
             Outcome::Forgotten => {
@@ -49,11 +56,17 @@ impl Incus {
         name: &str,
         snapshot: &str,
     ) -> Result<(), IncusError> {
-        self.delete_below(&path::below(kind, project, name, &["snapshots", snapshot])?).await
+        self.delete_below(&path::below(kind, project, name, &["snapshots", snapshot])?)
+            .await
     }
 
     /// The names of the exports that Incus itself still has.
-    pub async fn export_names(&self, kind: Kind, project: &str, name: &str) -> Result<Vec<String>, IncusError> {
+    pub async fn export_names(
+        &self,
+        kind: Kind,
+        project: &str,
+        name: &str,
+    ) -> Result<Vec<String>, IncusError> {
         self.names_below(kind, project, name, "backups").await
     }
 
@@ -103,7 +116,8 @@ impl Incus {
         name: &str,
         export: &str,
     ) -> Result<(), IncusError> {
-        self.delete_below(&path::below(kind, project, name, &["backups", export])?).await
+        self.delete_below(&path::below(kind, project, name, &["backups", export])?)
+            .await
     }
 
     /// Makes an instance out of an export's file. It does not run, and its config is what it was.
@@ -117,7 +131,10 @@ impl Incus {
         let headers = [("X-Incus-name", name.to_owned())];
         let path = path::collection(Kind::Instance, project, "")?;
         let slow = self.clone().with_operation_limit(EXPORT_LIMIT);
-        let answer = self.transport.upload(&path, &headers, opened, EXPORT_LIMIT).await?;
+        let answer = self
+            .transport
+            .upload(&path, &headers, opened, EXPORT_LIMIT)
+            .await?;
         match slow.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
             Outcome::Forgotten => shown(self.get(Kind::Instance, project, name).await?.is_some()),
@@ -128,7 +145,9 @@ impl Incus {
     pub async fn rename_instance(&self, project: &str, name: &str, to: &str) -> Result<(), IncusError> {
         path::object(Kind::Instance, project, to)?;
         let path = path::object(Kind::Instance, project, name)?;
-        let answer = self.write(Method::POST, &path, Some(&json!({"name": to})), None).await?;
+        let answer = self
+            .write(Method::POST, &path, Some(&json!({"name": to})), None)
+            .await?;
         match self.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
             Outcome::Forgotten => shown(self.get(Kind::Instance, project, to).await?.is_some()),
@@ -148,7 +167,9 @@ impl Incus {
             return Err(IncusError::bad_answer("a list that is no array"));
         };
         // Incus says `web/s0` or `s0`, by where it is asked.
-        let names = list.iter().filter_map(|object| object.get("name")?.as_str()?.rsplit('/').next());
+        let names = list
+            .iter()
+            .filter_map(|object| object.get("name")?.as_str()?.rsplit('/').next());
         Ok(names.map(str::to_owned).collect())
     }
 

@@ -161,7 +161,9 @@ impl Transport {
         if !status.is_success() {
             let body = self.read(response, limit).await?;
             open_envelope(status.as_u16(), String::new(), &body)?;
-            return Err(IncusError::bad_answer(format!("http status {status} without an error")));
+            return Err(IncusError::bad_answer(format!(
+                "http status {status} without an error"
+            )));
         }
         Ok(Download {
             transport: self.clone(),

@@ -18,7 +18,10 @@ impl Operator {
     pub(crate) fn keeper(&self) -> Result<&Arc<Keeper>, OperatorError> {
         self.incus()?;
         self.keeper.as_ref().ok_or_else(|| {
-            OperatorError::new(Failure::Unsupported, format!("nothing is backed up on {}", self.host))
+            OperatorError::new(
+                Failure::Unsupported,
+                format!("nothing is backed up on {}", self.host),
+            )
         })
     }
 
@@ -37,8 +40,14 @@ impl Operator {
 
     pub(super) async fn back_up(&self, request: &BackUpRequest) -> Result<BackUpResponse, OperatorError> {
         let (tenant, name) = named(request.instance.as_ref())?;
-        let subject = Subject::Instance { tenant: tenant.to_owned(), name: name.to_owned() };
-        let live = self.incus()?.get(crate::incus::Kind::Instance, tenant, name).await?;
+        let subject = Subject::Instance {
+            tenant: tenant.to_owned(),
+            name: name.to_owned(),
+        };
+        let live = self
+            .incus()?
+            .get(crate::incus::Kind::Instance, tenant, name)
+            .await?;
         live.ok_or_else(|| OperatorError::no_instance(&self.host, tenant, name))?;
         let made = self.keeper()?.export(&subject, "", now()).await?;
         Ok(BackUpResponse {
@@ -54,7 +63,10 @@ impl Operator {
         let (tenant, name) = named(request.instance.as_ref())?;
         let kind = crate::document::Kind::Instance.singular();
         let backup = self.backup(tenant, kind, name, &request.id)?;
-        let aside = self.keeper()?.restore(&backup, request.replace, request.documented, now()).await?;
+        let aside = self
+            .keeper()?
+            .restore(&backup, request.replace, request.documented, now())
+            .await?;
         Ok(RestoreBackupResponse {
             host: self.host.clone(),
             id: request.id.clone(),
@@ -64,12 +76,31 @@ impl Operator {
     }
 
     /// A backup that is complete here.
-    pub(crate) fn backup(&self, tenant: &str, kind: &str, name: &str, id: &str) -> Result<backup::Backup, OperatorError> {
+    pub(crate) fn backup(
+        &self,
+        tenant: &str,
+        kind: &str,
+        name: &str,
+        id: &str,
+    ) -> Result<backup::Backup, OperatorError> {
         let is_it = |backup: &backup::Backup| {
-            backup.tenant == tenant && backup.kind.singular() == kind && backup.name == name && backup.id() == id
+            backup.tenant == tenant
+                && backup.kind.singular() == kind
+                && backup.name == name
+                && backup.id() == id
         };
-        let missing = || OperatorError::new(Failure::NotFound, format!("there is no backup {id} of {kind} {name} on {}", self.host));
-        self.keeper()?.store().all().into_iter().find(is_it).ok_or_else(missing)
+        let missing = || {
+            OperatorError::new(
+                Failure::NotFound,
+                format!("there is no backup {id} of {kind} {name} on {}", self.host),
+            )
+        };
+        self.keeper()?
+            .store()
+            .all()
+            .into_iter()
+            .find(is_it)
+            .ok_or_else(missing)
     }
 
     fn shown(&self, backup: &backup::Backup) -> Backup {

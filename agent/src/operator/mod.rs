@@ -102,7 +102,10 @@ impl Operator {
             Task::BackUp(request) => self.back_up(&request).await.map(Outcome::BackedUp),
             Task::RestoreBackup(request) => self.restore_backup(&request).await.map(Outcome::BackupRestored),
             // `peer` does it: it takes another host.
-            Task::FetchBackup(_) => Err(OperatorError::new(Failure::Unsupported, "nothing is fetched here")),
+            Task::FetchBackup(_) => Err(OperatorError::new(
+                Failure::Unsupported,
+                "nothing is fetched here",
+            )),
         }
     }
 

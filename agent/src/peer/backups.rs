@@ -18,18 +18,28 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Pieces under way.
 const QUEUE: usize = 4;
 
-pub(super) type BackupChunks = std::pin::Pin<Box<dyn futures::Stream<Item = Result<BackupChunk, Status>> + Send>>;
+pub(super) type BackupChunks =
+    std::pin::Pin<Box<dyn futures::Stream<Item = Result<BackupChunk, Status>> + Send>>;
 
 impl Hosts {
     /// Copies a backup from another host to this one. One that is here already is left as it is.
     ///
     /// # Errors
     /// As for [`Hosts::perform`]; and when what came has another checksum.
-    pub(super) async fn fetch_backup(&self, request: FetchBackupRequest) -> Result<FetchBackupResponse, OperatorError> {
+    pub(super) async fn fetch_backup(
+        &self,
+        request: FetchBackupRequest,
+    ) -> Result<FetchBackupResponse, OperatorError> {
         let keeper = self.operator().keeper()?;
         let wanted = request.backup.unwrap_or_default();
-        let done = FetchBackupResponse { host: keeper.host().to_owned() };
-        if self.operator().backup(&wanted.tenant, &wanted.kind, &wanted.name, &wanted.id).is_ok() {
+        let done = FetchBackupResponse {
+            host: keeper.host().to_owned(),
+        };
+        if self
+            .operator()
+            .backup(&wanted.tenant, &wanted.kind, &wanted.name, &wanted.id)
+            .is_ok()
+        {
             return Ok(done);
         }
         let file = BackupFile {
@@ -39,12 +49,18 @@ impl Hosts {
             id: wanted.id,
         };
         let from = request.from.as_str();
-        let opened = self.peer(from)?.fetch_backup(file).await.map_err(|status| failed(from, &status))?;
+        let opened = self
+            .peer(from)?
+            .fetch_backup(file)
+            .await
+            .map_err(|status| failed(from, &status))?;
         let mut chunks = opened.into_inner();
-        let broken = |reason: &str| OperatorError::new(Failure::Unreachable, format!("host {from}: {reason}"));
+        let broken =
+            |reason: &str| OperatorError::new(Failure::Unreachable, format!("host {from}: {reason}"));
         let first = chunks.message().await.map_err(|status| failed(from, &status))?;
         let first = first.ok_or_else(|| broken("an empty backup"))?;
-        let backup = serde_json::from_slice(&first.description).map_err(|_| broken("a backup that cannot be read"))?;
+        let backup =
+            serde_json::from_slice(&first.description).map_err(|_| broken("a backup that cannot be read"))?;
         let mut incoming = keeper.store().begin(backup).await?;
         incoming.write(&first.data).await?;
         while let Some(chunk) = chunks.message().await.map_err(|status| failed(from, &status))? {
@@ -56,9 +72,17 @@ impl Hosts {
 }
 
 impl HostServer {
-    pub(super) async fn send_backup(&self, request: Request<BackupFile>) -> Result<Response<BackupChunks>, Status> {
+    pub(super) async fn send_backup(
+        &self,
+        request: Request<BackupFile>,
+    ) -> Result<Response<BackupChunks>, Status> {
         let HostServer(hosts) = self;
-        let BackupFile { tenant, kind, name, id } = request.into_inner();
+        let BackupFile {
+            tenant,
+            kind,
+            name,
+            id,
+        } = request.into_inner();
         let backup = hosts.operator().backup(&tenant, &kind, &name, &id)?;
         let keeper = hosts.operator().keeper()?;
         let path = keeper.store().path(&backup).map_err(OperatorError::from)?;
@@ -76,7 +100,10 @@ impl HostServer {
                     Ok(0) if description.is_none() => return,
                     Ok(count) => {
                         data.truncate(count);
-                        Ok(BackupChunk { description: description.take().unwrap_or_default().into(), data: data.into() })
+                        Ok(BackupChunk {
+                            description: description.take().unwrap_or_default().into(),
+                            data: data.into(),
+                        })
                     }
                     Err(error) => Err(Status::internal(error.to_string())),
                 };

@@ -197,10 +197,7 @@ impl OperatorService for HostServer {
     type AttachStream = AttachAnswers;
     type FetchBackupStream = BackupChunks;
 
-    async fn fetch_backup(
-        &self,
-        request: Request<BackupFile>,
-    ) -> Result<Response<BackupChunks>, Status> {
+    async fn fetch_backup(&self, request: Request<BackupFile>) -> Result<Response<BackupChunks>, Status> {
         self.send_backup(request).await
     }
 

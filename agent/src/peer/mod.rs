@@ -4,8 +4,8 @@
 //! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names the cluster and the member it is
 //! meant for; a member of another cluster, or one that took over an address, is refused by name.
 
-pub mod backups;
-mod client;
+mod backups;
+pub mod client;
 pub mod describe;
 mod hosts;
 pub mod server;

@@ -15,7 +15,10 @@ pub(crate) fn plan(
     seen: &Seen,
     context: Context<'_>,
 ) -> BTreeMap<DesiredKey, ObjectPlan> {
-    let documents = desired.documents.iter().filter(|(key, _)| key.kind == Kind::Backup);
+    let documents = desired
+        .documents
+        .iter()
+        .filter(|(key, _)| key.kind == Kind::Backup);
     let here = documents.filter(|(_, wanted)| wanted.names_host(context.host) != Some(false));
     let planned = here.filter_map(|(key, wanted)| {
         let report = match &wanted.text {
@@ -51,9 +54,16 @@ fn report(
     if observed.objects.contains_key(&subject) {
         return Some(Report::new(Phase::Progressing, "nothing is backed up yet"));
     }
-    match desired.documents.get(&subject).map(|wanted| wanted.names_host(context.host)) {
+    match desired
+        .documents
+        .get(&subject)
+        .map(|wanted| wanted.names_host(context.host))
+    {
         Some(Some(false)) => None,
         Some(_) => Some(Report::new(Phase::Pending, format!("waits for {subject}"))),
-        None => Some(Report::new(Phase::Pending, format!("no {subject} on {}", context.host))),
+        None => Some(Report::new(
+            Phase::Pending,
+            format!("no {subject} on {}", context.host),
+        )),
     }
 }

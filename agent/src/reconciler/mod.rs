@@ -36,8 +36,8 @@ mod trigger;
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
 pub use preview::Preview;
-pub(crate) use stored::read_prefix;
 pub use services::Hands;
+pub(crate) use stored::read_prefix;
 pub use task::Reconciler;
 
 /// Who this host is.

@@ -208,7 +208,8 @@ impl Reconciler {
             .into_iter()
             .flatten()
             .min();
-        pass.said.extend(held.into_iter().map(|key| (key, Said::Unchanged)));
+        pass.said
+            .extend(held.into_iter().map(|key| (key, Said::Unchanged)));
         Ok((pass, confirmed))
     }
 

@@ -107,7 +107,9 @@ pub async fn run(config: RunConfig) -> Result<()> {
         let options = reconciler_options(&node, &config);
         Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
     });
-    let keeper = hands.as_ref().map(|hands| Arc::new(keeper(&node, hands, &config)));
+    let keeper = hands
+        .as_ref()
+        .map(|hands| Arc::new(keeper(&node, hands, &config)));
     let operator = Operator::new(
         node.name(),
         node.cluster_id(),

@@ -4,9 +4,10 @@ use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
 use proto::agent::v1::{
-    AttachRequest, AttachResponse, AttachStart, BackUpRequest, BackUpResponse, ListBackupsRequest, ListBackupsResponse, RestoreBackupRequest, RestoreBackupResponse, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
-    CreateSnapshotResponse, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse,
+    AttachRequest, AttachResponse, AttachStart, BackUpRequest, BackUpResponse, ClaimRequest, ClaimResponse,
+    CreateSnapshotRequest, CreateSnapshotResponse, ListBackupsRequest, ListBackupsResponse,
+    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, PlanRequest,
+    PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreBackupRequest, RestoreBackupResponse,
     RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use tokio::sync::mpsc;

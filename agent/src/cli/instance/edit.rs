@@ -39,7 +39,9 @@ pub(in crate::cli) fn with_host(text: &str, document: &Document, host: &str) -> 
     wanted.hosts = vec![host.to_owned()];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let at = lines.iter().position(|line| line.starts_with("host:"));
-    let edited = at.map_or_else(String::new, |at| with_line(&lines, at, 1, &format!("host: {host}\n")));
+    let edited = at.map_or_else(String::new, |at| {
+        with_line(&lines, at, 1, &format!("host: {host}\n"))
+    });
     if says(&edited, &wanted) {
         edited
     } else {

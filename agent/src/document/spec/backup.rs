@@ -16,7 +16,11 @@ const HOSTS_MAX: usize = 16;
 pub(super) fn read(reader: &mut Reader, node: &Node) -> Result<Map<String, Value>, DocumentError> {
     let entries = host::known(reader, node, "backup", &FIELDS)?;
     let mut spec = Map::new();
-    match (find(entries, "instance"), find(entries, "volume"), find(entries, "pool")) {
+    match (
+        find(entries, "instance"),
+        find(entries, "volume"),
+        find(entries, "pool"),
+    ) {
         (Some(_), Some(second), _) | (Some(_), None, Some(second)) => {
             let message = "stands beside instance: a backup is of one thing";
             return Err(fault(second, &join("spec", &second.name), message));
@@ -30,10 +34,17 @@ pub(super) fn read(reader: &mut Reader, node: &Node) -> Result<Map<String, Value
         }
         (None, Some(_), None) => return Err(missing(node, "spec.pool", "the pool that the volume is in")),
         (None, None, _) => {
-            return Err(missing(node, "spec.instance", "what is backed up: an instance, or a volume and its pool"));
+            return Err(missing(
+                node,
+                "spec.instance",
+                "what is backed up: an instance, or a volume and its pool",
+            ));
         }
     }
-    if find(entries, "snapshots").or_else(|| find(entries, "exports")).is_none() {
+    if find(entries, "snapshots")
+        .or_else(|| find(entries, "exports"))
+        .is_none()
+    {
         let what = "when, as {schedule: '0 * * * *', keep: {hourly: 24}}; or exports";
         return Err(missing(node, "spec.snapshots", what));
     }
@@ -64,7 +75,11 @@ fn rule(reader: &mut Reader, entry: &Entry) -> Result<Map<String, Value>, Docume
     reader.known(entries, &path, names, "no such field")?;
     let at = join(&path, "schedule");
     let Some(schedule) = find(entries, "schedule") else {
-        return Err(missing(&entry.value, &at, "five fields of cron in UTC, as '30 3 * * *', or @daily"));
+        return Err(missing(
+            &entry.value,
+            &at,
+            "five fields of cron in UTC, as '30 3 * * *', or @daily",
+        ));
     };
     let text = word(&schedule.value, &at)?;
     Schedule::parse(text).map_err(|wrong| {

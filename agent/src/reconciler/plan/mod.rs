@@ -120,7 +120,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
         })
         .count();
     plan.objects.extend(services::plan(desired, seen, context));
-    plan.objects.extend(backups::plan(desired, observed, seen, context));
+    plan.objects
+        .extend(backups::plan(desired, observed, seen, context));
     brake::apply(&mut plan, owned + services::owned(seen), context);
     plan
 }
