@@ -23,17 +23,19 @@ impl Api {
         request: ListBackupsRequest,
     ) -> Result<ListBackupsResponse, Status> {
         let mut listed = self.backups(&request).await;
-        let visible = parking_lot::Mutex::new(Vec::new());
+        let visible = parking_lot::Mutex::new(None);
         let look = |permissions: &Permissions| {
             let may_see = |backup: &&Backup| {
                 document_key(&backup.kind, &backup.tenant, &backup.name)
                     .is_ok_and(|key| permissions.may_read(key.key().as_bytes(), b""))
             };
-            *visible.lock() = listed.backups.iter().filter(may_see).cloned().collect();
+            *visible.lock() = Some(listed.backups.iter().filter(may_see).cloned().collect());
             true
         };
         self.authorised(caller, look, || async { Ok(()) }).await?;
-        listed.backups = visible.into_inner();
+        if let Some(visible) = visible.into_inner() {
+            listed.backups = visible;
+        }
         Ok(listed)
     }
 

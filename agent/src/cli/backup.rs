@@ -34,8 +34,8 @@ pub(super) enum BackupCommand {
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  agentctl backup list\n  agentctl backup list db\n\n\
-                        A backup counts when its file and its checksum are whole on the disk of the host that is shown. Documents of \
-                        kind\nbackup say when backups are made and how many stay."
+                        A backup counts when its file and its checksum are whole on the disk of the host that is \
+                        shown.\nDocuments of kind backup say when backups are made and how many stay."
 )]
 pub(super) struct ListArgs {
     /// Only those of this instance or volume
@@ -273,6 +273,11 @@ mod tests {
             ..Backup::default()
         };
         let now = "20261122T010000Z".parse::<Stamp>().unwrap().time();
-        expect![[""]].assert_eq(&table(&[backup("ovh", "nightly"), backup("ionos", "")], now));
+        expect![[r#"
+            NAME  HOST   AGE  SIZE      BY       BACKUP
+            db    ovh    2h   12.6 MiB  nightly  20261121T230000Z-ovh
+            db    ionos  2h   12.6 MiB  -        20261121T230000Z-ovh
+        "#]]
+        .assert_eq(&table(&[backup("ovh", "nightly"), backup("ionos", "")], now));
     }
 }
