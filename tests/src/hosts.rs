@@ -3,16 +3,18 @@
 //! Owns nothing of its own but what holds the two together: [`crate::cluster`] has the processes, [`crate::lab`] the
 //! daemons. A scenario says here what is applied, waits for what hosts say of it, and looks at Incus past the agent.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 use crate::agentctl::{self, text};
 use crate::cluster::{self, Cluster, Subject};
-use crate::lab::{IncusDaemon, Lab};
+use crate::lab::{IncusDaemon, Lab, leftovers};
 use crate::wait::{self, PATIENCE};
 
 /// Members `m0`, `m1`, ...; the first ones have an Incus each. Member `m1` is host 1.
@@ -21,7 +23,20 @@ pub struct Hosts {
     // Before the daemons: fields are dropped in this order, and an agent should not see its Incus go.
     pub cluster: Cluster,
     lab: Lab,
+    // After the members, which would start again what ends.
+    root: Option<HostRoot>,
     asked: Option<usize>,
+}
+
+/// What the machines of the members are: a folder, so that no path of this one is written. Services on a host outlive
+/// their agent, as they should: those that have the folder in their command line end with it.
+#[derive(Debug)]
+struct HostRoot(TempDir);
+
+impl Drop for HostRoot {
+    fn drop(&mut self) {
+        leftovers::kill_processes(self.0.path());
+    }
 }
 
 /// How hosts are started, beyond the defaults.
@@ -30,6 +45,7 @@ pub struct Builder {
     cluster: cluster::Builder,
     hosts: usize,
     apart: bool,
+    root: Option<HostRoot>,
 }
 
 impl Builder {
@@ -37,6 +53,22 @@ impl Builder {
     #[must_use]
     pub fn apart(mut self) -> Builder {
         self.apart = true;
+        self
+    }
+
+    /// Services and files may be put on the hosts: into one folder for all of them, [`Hosts::root`]. A service's command
+    /// line has to name something in it, or its processes must end by themselves: by that they are found.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    #[must_use]
+    pub fn with_root(mut self) -> Builder {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir(root.path().join("etc")).expect("a folder");
+        self = self
+            .arg("--service-manager", "supervised")
+            .arg("--host-root", &root.path().to_string_lossy());
+        self.root = Some(HostRoot(root));
         self
     }
 
@@ -59,6 +91,7 @@ impl Builder {
         Some(Hosts {
             cluster,
             lab,
+            root: self.root,
             asked: None,
         })
     }
@@ -78,6 +111,7 @@ impl Hosts {
             cluster: Cluster::builder(&Subject::agent(), members),
             hosts,
             apart: false,
+            root: None,
         }
     }
 
@@ -91,6 +125,15 @@ impl Hosts {
     /// Whom `agentctl` is told of: one member, or all.
     pub fn ask(&mut self, member: Option<usize>) {
         self.asked = member;
+    }
+
+    /// The folder that is the hosts' root.
+    ///
+    /// # Panics
+    /// Without [`Builder::with_root`].
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.as_ref().expect("hosts with a root").0.path()
     }
 
     #[must_use]
@@ -203,7 +246,7 @@ impl Hosts {
     #[must_use]
     pub fn file(&self, name: &str, text: &str) -> String {
         let file = self.cluster.folder().join(name);
-        std::fs::write(&file, text).expect("write a file");
+        fs::write(&file, text).expect("write a file");
         file.to_string_lossy().into_owned()
     }
 

@@ -78,14 +78,7 @@ const DRIFTS: [Drift; 8] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_apply_makes_it_all_and_keeps_it() {
-    // What documents put on a host itself is put below a folder: no path of this machine is written.
-    let root = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(root.path().join("etc")).expect("a folder");
-    let hosts = Hosts::builder(HOSTS.len())
-        .apart()
-        .arg("--service-manager", "supervised")
-        .arg("--host-root", &root.path().to_string_lossy())
-        .start();
+    let hosts = Hosts::builder(HOSTS.len()).apart().with_root().start();
     let Some(hosts) = hosts.await else { return };
     let file = example(&hosts);
     let applied = hosts.agentctl(&["apply", "-f", &file]).await;
@@ -120,12 +113,11 @@ async fn one_apply_makes_it_all_and_keeps_it() {
     for drift in DRIFTS {
         heals(&hosts, drift).await;
     }
-    let watchdog = root.path().join("etc/watchdog.conf");
-    files_are_kept(&hosts, &watchdog).await;
+    files_are_kept(&hosts).await;
 }
 
 /// What services have in an instance and on a host, changed by hand.
-async fn files_are_kept(hosts: &Hosts, on_host: &std::path::Path) {
+async fn files_are_kept(hosts: &Hosts) {
     let inside = |line: &str| hosts.incus(1, &["exec", "web-2", "--", "/bin/sh", "-c", line]);
     // It was stopped by hand before, and its service runs in it again.
     wait::until("the service in web-2", async || {
@@ -138,9 +130,10 @@ async fn files_are_kept(hosts: &Hosts, on_host: &std::path::Path) {
         (inside("cat /etc/site/motto") == "served from IONOS\n").then_some(())
     })
     .await;
-    std::fs::write(on_host, "by hand\n").expect("write by hand");
+    let on_host = hosts.root().join("etc/watchdog.conf");
+    std::fs::write(&on_host, "by hand\n").expect("write by hand");
     wait::until("the file on the host to be put back", async || {
-        let text = std::fs::read_to_string(on_host).ok()?;
+        let text = std::fs::read_to_string(&on_host).ok()?;
         (text == "every minute\n").then_some(())
     })
     .await;
@@ -180,6 +173,9 @@ fn example(hosts: &Hosts) -> String {
         &format!("{{type: file, path: {}}}", image.display()),
     );
     assert_ne!(text, EXAMPLE, "the example's image is somewhere else now");
+    // Paths in a command line are the machine's own.
+    let at_root = format!("cat {}", hosts.root().join("etc/watchdog.conf").display());
+    text = text.replace("cat /etc/watchdog.conf", &at_root);
     for (i, host) in HOSTS.iter().enumerate() {
         text = text
             .replace(&format!("host: {host}"), &format!("host: m{i}"))

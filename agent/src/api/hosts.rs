@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::agent::v1::hosts_server::Hosts;
 use proto::agent::v1::{
@@ -26,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use super::interceptor::{Caller, Needs};
 use super::status::ApiError;
-use crate::document::{Kind, hosts_named};
+use crate::document::{Binding, Kind, binding_key, hosts_named, parse_desired_key};
 use crate::operator::{Failure, OperatorError, document_key};
 use crate::peer::{AttachAnswers, attach_start, serve_session};
 
@@ -221,17 +222,32 @@ impl Api {
         Ok(the_one_host(&listed, &instance)?)
     }
 
-    /// The host that a document names, by this member's own state: a session is opened without a quorum, too.
+    /// The host that a document names, or that its instance is bound to, by this member's own state: a session is
+    /// opened without a quorum, too.
     pub(super) fn documents_host(&self, key: &str) -> Result<Option<String>, ApiError> {
+        let Some(text) = self.value(key)? else {
+            return Ok(None);
+        };
+        let hosts = hosts_named(&String::from_utf8_lossy(&text)).unwrap_or_default();
+        if let Some(host) = hosts.into_iter().next() {
+            return Ok(Some(host));
+        }
+        let Some(instance) = parse_desired_key(key) else {
+            return Ok(None);
+        };
+        let binding = self.value(&binding_key(&instance))?;
+        let binding = binding.and_then(|value| serde_json::from_slice::<Binding>(&value).ok());
+        Ok(binding.and_then(|binding| binding.bound_host().map(str::to_owned)))
+    }
+
+    fn value(&self, key: &str) -> Result<Option<Bytes>, ApiError> {
         let request = RangeRequest {
             key: key.to_owned().into(),
             serializable: true,
             ..RangeRequest::default()
         };
         let found = self.node.store().range(&request)?;
-        let text = found.kvs.first().map(|kv| String::from_utf8_lossy(&kv.value));
-        let hosts = text.and_then(|text| hosts_named(&text)).unwrap_or_default();
-        Ok(hosts.into_iter().next())
+        Ok(found.kvs.into_iter().next().map(|kv| kv.value))
     }
 
     /// What the hosts have, asked side by side.

@@ -203,6 +203,7 @@ pub(super) async fn read(
             "the member answered with fewer documents than it was asked for",
         ));
     }
+    documents::read_bindings(client, &mut all).await;
     Ok((all, revision))
 }
 

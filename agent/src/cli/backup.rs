@@ -206,7 +206,7 @@ impl RestoreArgs {
         let Some(document) = stored
             .document
             .as_ref()
-            .filter(|document| document.hosts != [restored.host.clone()])
+            .filter(|document| document.placement.is_none() && document.hosts != [restored.host.clone()])
         else {
             return Ok(None);
         };

@@ -61,8 +61,17 @@ pub(super) fn of(source: &Source, before: Option<&Stored>) -> Change {
         action,
         kind: document.kind,
         name: document.name.clone(),
-        hosts: hosts(Some(document)),
+        hosts: hosts_of(document, before),
         detail,
+    }
+}
+
+/// Where it is, if its author leaves that to the cluster; or where it may go.
+fn hosts_of(document: &Document, before: Option<&Stored>) -> String {
+    let is = before.and_then(|before| before.document.as_ref());
+    match is.filter(|is| is.placement.is_some() && document.placement.is_some()) {
+        Some(is) => hosts(Some(is)),
+        None => hosts(Some(document)),
     }
 }
 
@@ -105,8 +114,18 @@ pub(super) fn hosts(document: Option<&Document>) -> String {
     let document = document.filter(|document| document.kind != Kind::Template);
     match document.map(|document| document.hosts.as_slice()) {
         None => "-".to_owned(),
-        Some([]) => "every host".to_owned(),
+        Some([]) => of_placement(document),
         Some(hosts) => hosts.join(", "),
+    }
+}
+
+/// Where a document applies that names no host.
+fn of_placement(document: Option<&Document>) -> String {
+    let placement = document.and_then(|document| document.placement.as_ref());
+    match placement.map(|placement| placement.hosts.as_slice()) {
+        None => "every host".to_owned(),
+        Some([]) => "any host".to_owned(),
+        Some(hosts) => format!("one of {}", hosts.join(", ")),
     }
 }
 
@@ -221,6 +240,7 @@ mod tests {
             revision: 3,
             text: text.into(),
             document,
+            binding: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What a document is, and what is wrong with one, only [`crate::document`] says.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,7 +14,7 @@ use proto::mvccpb::KeyValue;
 use super::client::Client;
 use super::error::CliError;
 use super::range::KeyRange;
-use crate::document::{self, DesiredKey, Document, Kind};
+use crate::document::{self, Binding, DesiredKey, Document, Kind};
 
 /// A file of documents is text written by people.
 const FILE_LIMIT_BYTES: u64 = 16 << 20;
@@ -49,6 +50,18 @@ pub(super) struct Stored {
     pub(super) text: String,
     /// Nothing when the text is no document: it may have been put by any client.
     pub(super) document: Option<Document>,
+    /// Where an instance with `placement` was put, where that is known.
+    pub(super) binding: Option<Binding>,
+}
+
+impl Stored {
+    /// Takes the document to be where its binding says.
+    fn bind(&mut self, binding: Option<Binding>) {
+        if let Some(document) = &mut self.document {
+            document.bind(binding.as_ref().and_then(Binding::bound_host));
+        }
+        self.binding = binding;
+    }
 }
 
 /// Reads and checks every document of the files, all of them, so that every mistake is told at once.
@@ -319,20 +332,47 @@ async fn pages(client: &Client, prefixes: &[&str], serializable: bool) -> Result
     Ok(listing)
 }
 
-/// The documents among the keys, in the order of their keys.
+/// The documents among the keys, in the order of their keys, each where its binding among the keys says.
 pub(super) fn stored(kvs: &[KeyValue], selection: &Selection) -> Vec<Stored> {
+    let bindings: BTreeMap<DesiredKey, Binding> = kvs.iter().filter_map(binding).collect();
     let wanted = |kv: &KeyValue| {
         let key = desired_key(&kv.key).filter(|key| selection.matches(key))?;
         let text = String::from_utf8_lossy(&kv.value).into_owned();
         let document = document::parse_at(&key.key(), &text).ok();
-        Some(Stored {
-            key,
+        let mut stored = Stored {
             revision: kv.mod_revision,
             text,
             document,
-        })
+            binding: None,
+            key,
+        };
+        stored.bind(bindings.get(&stored.key).cloned());
+        Some(stored)
     };
     kvs.iter().filter_map(wanted).collect()
+}
+
+fn binding(kv: &KeyValue) -> Option<(DesiredKey, Binding)> {
+    let key = document::parse_binding_key(std::str::from_utf8(&kv.key).ok()?)?;
+    Some((key, serde_json::from_slice(&kv.value).ok()?))
+}
+
+/// Reads where the documents' instances were put that may be on several hosts. A reader who may not see that goes
+/// without.
+pub(super) async fn read_bindings(client: &Client, all: &mut [Option<Stored>]) {
+    let is_placed = |stored: &&mut Stored| {
+        let document = stored.document.as_ref();
+        document.is_some_and(|document| document.placement.is_some())
+    };
+    for stored in all.iter_mut().flatten().filter(is_placed) {
+        let request = pb::RangeRequest {
+            key: document::binding_key(&stored.key).into(),
+            ..Default::default()
+        };
+        if let Ok(found) = client.range(request).await {
+            stored.bind(found.kvs.first().and_then(binding).map(|(_, binding)| binding));
+        }
+    }
 }
 
 /// `-f`, as often as wanted.

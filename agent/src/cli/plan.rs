@@ -177,6 +177,8 @@ impl Line {
 fn lines(planned: &PlanResponse) -> Vec<Line> {
     let mut lines: Vec<Line> = planned.objects.iter().map(line).collect();
     lines.sort_by_key(|line| (line.kind.clone(), line.name.clone(), line.host.clone()));
+    // What every host says of an instance that fits none is said once.
+    lines.dedup();
     lines
 }
 
@@ -214,7 +216,9 @@ fn nowhere(sources: &[Source], before: &[Option<Stored>], planned: &PlanResponse
         if before.as_ref().is_some_and(|before| before.text == source.text) {
             continue;
         }
-        for host in document.hosts.iter().filter(|host| !is_known(host)) {
+        let candidates = document.placement.iter().flat_map(|placement| &placement.hosts);
+        let named = document.hosts.iter().chain(candidates);
+        for host in named.filter(|host| !is_known(host)) {
             lines.push(Line {
                 effect: Effect::Refused,
                 kind: document.kind.singular().to_owned(),

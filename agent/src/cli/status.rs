@@ -25,6 +25,8 @@ use crate::document::{self, DesiredKey, Phase, Status};
 
 /// Documents and their status live under as many prefixes at most.
 const PREFIXES_MAX: usize = 2;
+/// Stands for the host of what is on none.
+const NO_HOST: &str = "-";
 /// A watch that is lost is opened again after this, while there is time.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -122,7 +124,13 @@ fn rows(kvs: &[KeyValue], selection: &Selection, hosts: &[String], now: SystemTi
     for stored in documents::stored(kvs, selection) {
         for host in hosts_of(&stored, hosts, &said) {
             let status = said.remove(&(stored.key.clone(), host.clone())).flatten();
-            rows.push(row(stored.key.clone(), host, status, stored.revision, now));
+            let mut row = row(stored.key.clone(), host, status, stored.revision, now);
+            if row.host == NO_HOST
+                && let Some(why) = waits_for_a_host(&stored)
+            {
+                row.message = why;
+            }
+            rows.push(row);
         }
     }
     rows.extend(
@@ -146,6 +154,9 @@ fn hosts_of(
     if !named.is_empty() {
         return named;
     }
+    if waits_for_a_host(stored).is_some() {
+        return vec![NO_HOST.to_owned()];
+    }
     // What is inside of an instance is for that one's host to speak of.
     let inside = stored
         .document
@@ -158,9 +169,17 @@ fn hosts_of(
         }
     }
     if hosts.is_empty() {
-        hosts.push("-".to_owned());
+        hosts.push(NO_HOST.to_owned());
     }
     hosts
+}
+
+/// Why an instance that may be on several hosts is on none.
+fn waits_for_a_host(stored: &Stored) -> Option<String> {
+    let document = stored.document.as_ref()?;
+    let is_nowhere = document.placement.is_some() && document.hosts.is_empty();
+    let reason = stored.binding.as_ref().map(|binding| binding.reason.clone());
+    is_nowhere.then(|| reason.unwrap_or_else(|| "waits for a host to be chosen".to_owned()))
 }
 
 /// A word on an older text of the document is no word on this one.

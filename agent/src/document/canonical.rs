@@ -15,7 +15,12 @@ pub fn canonical_text(document: &Document) -> String {
     if document.kind.has_tenant() {
         fields.insert("tenant".into(), json!(document.tenant));
     }
-    match document.hosts.as_slice() {
+    if let Some(placement) = &document.placement {
+        fields.insert("placement".into(), placement.canonical());
+    }
+    // Where an instance with placement is, is not its document's to say.
+    let hosts = document.hosts.as_slice();
+    match if document.placement.is_some() { &[] } else { hosts } {
         [] => {}
         [host] => {
             fields.insert("host".into(), json!(host));

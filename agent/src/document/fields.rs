@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
-use super::place::one_host;
+use super::place::{hosts_of, one_host};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, kinds, name, overlay, parts, spec, tenant};
+use super::{DEFAULT_TENANT, DocumentError, Kind, Placement, kinds, name, overlay, parts, spec, tenant};
 
 pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
 
@@ -20,8 +20,11 @@ pub struct Document {
     pub name: String,
     /// Empty for a kind without a tenant.
     pub tenant: String,
-    /// Where it applies, as written. Empty: on every host. An instance always has exactly one.
+    /// Where it applies. Empty: on every host. An instance has exactly one, once it is bound: one with `placement` has
+    /// none before.
     pub hosts: Vec<String>,
+    /// For an instance: where it may be, if its document does not say where it is.
+    pub placement: Option<Placement>,
     /// For a service or a file: the instance that it is in. `None`: the host itself.
     pub instance: Option<String>,
     /// For an instance: whether it should run. True for other kinds.
@@ -42,7 +45,17 @@ pub struct Document {
 impl Document {
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
-        self.hosts.is_empty() || self.hosts.iter().any(|named| named == host)
+        // Where an instance may be is no place yet: its binding says where it is.
+        let everywhere = self.hosts.is_empty() && self.placement.is_none();
+        everywhere || self.hosts.iter().any(|named| named == host)
+    }
+
+    /// Says where the instance is that may be on several hosts; `None`: nowhere yet. Other documents know that
+    /// themselves.
+    pub fn bind(&mut self, host: Option<&str>) {
+        if self.placement.is_some() {
+            self.hosts = host.map(str::to_owned).into_iter().collect();
+        }
     }
 
     /// The document as it is on a host: with what `perHost` says of it.
@@ -86,6 +99,7 @@ impl Document {
             name: key.name,
             tenant: key.tenant,
             hosts: vec![host.to_owned()],
+            placement: None,
             instance: None,
             running,
             lifecycle,
@@ -150,11 +164,12 @@ pub fn parse_at(key: &str, text: &str) -> Result<Document, DocumentError> {
     }
 }
 
-/// The hosts that a text names, however wrong the rest of it is; `None` when that cannot be read from it.
+/// The hosts that a text names, however wrong the rest of it is; `None` when that cannot be read from it, as with
+/// `placement`.
 #[must_use]
 pub fn hosts_named(text: &str) -> Option<Vec<String>> {
     let root = yaml::read(text).ok()?;
-    let hosts = Reader::default().hosts(&root).ok()?;
+    let hosts = hosts_of(&root).ok()?;
     (!hosts.is_empty()).then_some(hosts)
 }
 
@@ -186,8 +201,8 @@ impl Reader {
         self.known(entries, "", &FIELDS, "no such field")?;
         let name = self.name(root, kind)?;
         let tenant = self.tenant(root, kind)?;
-        let hosts = self.hosts(root)?;
-        if kind == Kind::Instance {
+        let (hosts, placement) = self.hosts(root, kind)?;
+        if kind == Kind::Instance && placement.is_none() {
             one_host(root, &hosts)?;
         }
         let instance = Self::instance(root, kind, &tenant)?;
@@ -215,6 +230,7 @@ impl Reader {
             name,
             tenant,
             hosts,
+            placement,
             instance,
             running,
             lifecycle,
@@ -432,6 +448,7 @@ impl Document {
             overlaid: BTreeMap::new(),
             lines: BTreeMap::new(),
             hosts: self.hosts.clone(),
+            placement: None,
         };
         part.read_spec(spec)?;
         Ok(part)

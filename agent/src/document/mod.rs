@@ -7,6 +7,7 @@
 //! still name something that does not exist on its host; that is the reconciler's to say.
 
 mod backup;
+mod binding;
 mod canonical;
 mod error;
 mod fields;
@@ -18,6 +19,7 @@ mod name;
 mod overlay;
 mod parts;
 mod place;
+mod placement;
 mod retention;
 mod schedule;
 mod shapes;
@@ -30,6 +32,7 @@ mod tenant;
 mod yaml;
 
 pub use backup::{BackupSpec, Exports, Rule, Subject};
+pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
@@ -42,6 +45,7 @@ pub use keys::{
 };
 pub use kind::{Kind, kinds};
 pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
+pub use placement::{Failover, Placement, Spread};
 pub use retention::Keep;
 pub use schedule::{Schedule, Stamp};
 pub use spec::needs_restart;

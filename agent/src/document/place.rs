@@ -1,70 +1,21 @@
 //! Where a document applies: `host`, `hosts` or `placement`, and `instance`.
 
-use super::fields::{Reader, fault, find, map, missing, one_of, word, wrong_type};
+use super::fields::{Reader, fault, find, map, missing, word, wrong_type};
 use super::yaml::{Content, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, name};
+use super::{DEFAULT_TENANT, DocumentError, Kind, Placement, name};
 
 impl Reader {
-    /// `host`, `hosts` or `placement.hosts`: one of them.
-    pub(super) fn hosts(&mut self, root: &Node) -> Result<Vec<String>, DocumentError> {
-        let entries = map(root, "")?;
-        let given: Vec<&Entry> = ["host", "hosts", "placement"]
-            .iter()
-            .filter_map(|name| find(entries, name))
-            .collect();
-        if let [first, second, ..] = given.as_slice() {
-            let message = format!(
-                "stands beside {}: one of host, hosts and placement says where",
-                first.name
-            );
-            return Err(fault(second, &second.name, message));
-        }
-        match given.first() {
-            None => Ok(Vec::new()),
-            Some(entry) if entry.name == "host" => {
-                let host = word(&entry.value, "host")?;
-                match name::plain_fault(host) {
-                    Some(wrong) => Err(fault(entry, "host", wrong)),
-                    None => Ok(vec![host.to_owned()]),
-                }
-            }
-            Some(entry) if entry.name == "hosts" => host_list(entry, "hosts"),
-            Some(entry) => self.placement(entry),
-        }
-    }
-
-    fn placement(&mut self, entry: &Entry) -> Result<Vec<String>, DocumentError> {
-        let entries = map(&entry.value, "placement")?;
-        self.known(
-            entries,
-            "placement",
-            &["hosts", "spread", "failover"],
-            "no such field",
-        )?;
-        if let Some(spread) = find(entries, "spread") {
-            one_of(&spread.value, "placement.spread", &["provider"])?;
-        }
-        if let Some(failover) = find(entries, "failover") {
-            let failover_word = one_of(
-                &failover.value,
-                "placement.failover",
-                &["never", "manual", "fenced"],
-            )?;
-            if failover_word == "fenced" {
-                return Err(fault(
-                    failover,
-                    "placement.failover",
-                    "fenced arrives later; use manual or never",
-                ));
-            }
-        }
-        match find(entries, "hosts") {
-            Some(hosts) => host_list(hosts, "placement.hosts"),
-            None => Err(missing(
-                &entry.value,
-                "placement.hosts",
-                "the hosts to choose from",
-            )),
+    /// `host`, `hosts` or `placement`: one of them.
+    pub(super) fn hosts(
+        &mut self,
+        root: &Node,
+        kind: Kind,
+    ) -> Result<(Vec<String>, Option<Placement>), DocumentError> {
+        let entry = the_one_place(root)?;
+        match entry {
+            Some(entry) if entry.name == "placement" => Ok((Vec::new(), Some(self.placement(entry, kind)?))),
+            Some(entry) => Ok((named(entry)?, None)),
+            None => Ok((Vec::new(), None)),
         }
     }
 
@@ -91,29 +42,63 @@ impl Reader {
     }
 }
 
+/// The hosts that `host` or `hosts` name; none where there is neither.
+pub(super) fn hosts_of(root: &Node) -> Result<Vec<String>, DocumentError> {
+    match the_one_place(root)? {
+        Some(entry) if entry.name != "placement" => named(entry),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The field that says where.
+fn the_one_place(root: &Node) -> Result<Option<&Entry>, DocumentError> {
+    let entries = map(root, "")?;
+    let given: Vec<&Entry> = ["host", "hosts", "placement"]
+        .iter()
+        .filter_map(|name| find(entries, name))
+        .collect();
+    if let [first, second, ..] = given.as_slice() {
+        let message = format!(
+            "stands beside {}: one of host, hosts and placement says where",
+            first.name
+        );
+        return Err(fault(second, &second.name, message));
+    }
+    Ok(given.first().copied())
+}
+
+fn named(entry: &Entry) -> Result<Vec<String>, DocumentError> {
+    if entry.name == "hosts" {
+        return host_list(entry, "hosts");
+    }
+    let host = word(&entry.value, "host")?;
+    match name::plain_fault(host) {
+        Some(wrong) => Err(fault(entry, "host", wrong)),
+        None => Ok(vec![host.to_owned()]),
+    }
+}
+
+/// An instance is on one host: the one that its document names, or the one that it is bound to.
 pub(super) fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentError> {
     match hosts {
         [_] => Ok(()),
-        [] => Err(missing(root, "host", "the host that the instance runs on")),
+        [] => Err(missing(
+            root,
+            "host",
+            "the host that the instance runs on; or placement, to choose from several",
+        )),
         _ => {
-            let entries = map(root, "")?;
-            let (entry, path) = match find(entries, "placement") {
-                Some(placement) => (placement, "placement.hosts"),
-                None => (
-                    find(entries, "hosts").ok_or_else(|| missing(root, "host", "one host"))?,
-                    "hosts",
-                ),
-            };
-            Err(fault(
-                entry,
-                path,
-                "placement.spread/failover arrive later; name one host",
-            ))
+            let entry = find(map(root, "")?, "hosts").ok_or_else(|| missing(root, "host", "one host"))?;
+            let message = format!(
+                "an instance is on one host; write placement: {{hosts: [{}]}} to choose from these",
+                hosts.join(", ")
+            );
+            Err(fault(entry, "hosts", message))
         }
     }
 }
 
-fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
+pub(super) fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
     let Content::List(items) = &entry.value.content else {
         return Err(wrong_type(&entry.value, path, "a list of hosts"));
     };

@@ -40,7 +40,7 @@ spec:
   source: {type: image, alias: debian/12, properties: {os: debian}}
 ";
     let document = parse(text).unwrap();
-    expect![[r#"{"host":"ovh","kind":"instance","lifecycle":{"deletion":"retain","managed":"existence","protect":true,"update":"restart"},"name":"web","running":false,"spec":{"architecture":"x86_64","config":{"limits.cpu":"2","limits.memory":"256MiB","security.secureboot":"false","user.on":"yes","user.version":"1.10"},"description":"the web","devices":{"root":{"path":"/","pool":"default","size":"010GiB","type":"disk"}},"ephemeral":true,"profiles":["default","web"],"source":{"alias":"debian/12","properties":{"os":"debian"},"type":"image"},"type":"virtual-machine"},"tenant":"t1"}"#]]
+    expect![[r#"{"kind":"instance","lifecycle":{"deletion":"retain","managed":"existence","protect":true,"update":"restart"},"name":"web","placement":{"failover":"manual","hosts":["ovh"],"spread":"provider"},"running":false,"spec":{"architecture":"x86_64","config":{"limits.cpu":"2","limits.memory":"256MiB","security.secureboot":"false","user.on":"yes","user.version":"1.10"},"description":"the web","devices":{"root":{"path":"/","pool":"default","size":"010GiB","type":"disk"}},"ephemeral":true,"profiles":["default","web"],"source":{"alias":"debian/12","properties":{"os":"debian"},"type":"image"},"type":"virtual-machine"},"tenant":"t1"}"#]]
     .assert_eq(&canonical_text(&document));
     assert_eq!(key(&document), "/tenants/t1/desired/instances/web");
     assert_eq!(document.line_of("spec.profiles[1]"), Some(12));
@@ -53,6 +53,8 @@ fn canonical_text_parses_back_to_itself() {
     for text in [
         instance("running: false"),
         "kind: profile\nname: web\nhosts: [ovh, ionos]\nspec: {}\n".to_owned(),
+        "kind: instance\nname: web\nplacement: {hosts: [ovh, ionos], spread: provider, group: web, failover: manual}\nspec: {source: {type: none}}\n".to_owned(),
+        "kind: instance\nname: web\nplacement: {}\nspec: {source: {type: none}}\n".to_owned(),
         "kind: project\nname: t1\nspec: {config: {limits.instances: 5}}\n".to_owned(),
     ] {
         let canonical = canonical_text(&parse(&text).unwrap());
@@ -229,11 +231,11 @@ fn a_mistake_is_answered_where_it_was_made() {
         ),
         (
             "placement",
-            "kind: instance\nname: a\nplacement: {hosts: [a, b], spread: provider}\nspec: {}\n".into(),
+            "kind: profile\nname: a\nplacement: {hosts: [a, b]}\nspec: {}\n".into(),
         ),
         (
-            "placement elsewhere",
-            "kind: instance\nname: a\nplacement: {failover: never}\nspec: {}\n".into(),
+            "a group of none",
+            "kind: instance\nname: a\nplacement: {hosts: [a], group: web}\nspec: {}\n".into(),
         ),
         (
             "failover",
@@ -380,9 +382,10 @@ fn hosts_are_read_from_a_wrong_document() {
         Some(vec!["ovh".to_owned()])
     );
     assert_eq!(
-        hosts_named("kind: profile\nplacement: {hosts: [a, b]}"),
+        hosts_named("kind: profile\nhosts: [a, b]"),
         Some(vec!["a".to_owned(), "b".to_owned()])
     );
+    assert_eq!(hosts_named("kind: instance\nplacement: {hosts: [a]}"), None);
     assert_eq!(hosts_named("kind: profile"), None);
     assert_eq!(hosts_named("host: [ovh"), None);
 }

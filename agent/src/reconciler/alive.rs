@@ -139,7 +139,8 @@ impl Alive {
     }
 }
 
-fn key(host: &str) -> Bytes {
+/// Where a host says that it is alive.
+pub(super) fn key(host: &str) -> Bytes {
     format!("/hosts/{host}/alive").into()
 }
 

@@ -1,11 +1,14 @@
 //! What is wanted: every document of the applied state, parsed, with the last good text of each.
 //!
-//! Documents for other hosts are here too. That one exists at all is what keeps its object from being deleted.
+//! Documents for other hosts are here too. That one exists at all is what keeps its object from being deleted. An
+//! instance with `placement` is on the host that its binding names, and nowhere while it has none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::document::{DesiredKey, Document, DocumentError, hosts_named, parse_at, parse_desired_key};
+use crate::document::{
+    Binding, DesiredKey, Document, DocumentError, hosts_named, parse_at, parse_binding_key, parse_desired_key,
+};
 
 /// Every document at one revision of the store.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,15 @@ pub(crate) struct Desired {
     /// The store's revision when it was read.
     pub(crate) revision: i64,
     pub(crate) documents: BTreeMap<DesiredKey, Wanted>,
+    /// Where the instances with `placement` were put.
+    pub(crate) bindings: BTreeMap<DesiredKey, Bound>,
+}
+
+/// A binding, and the revision that put it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) revision: i64,
+    pub(crate) binding: Binding,
 }
 
 /// What stands at one key.
@@ -52,11 +64,14 @@ pub(crate) struct StoredText<'a> {
 pub(crate) struct Parser {
     host: String,
     seen: HashMap<DesiredKey, Seen>,
+    bindings: BTreeMap<DesiredKey, Bound>,
 }
 
 #[derive(Debug)]
 struct Seen {
     wanted: Wanted,
+    /// The host of the binding that the texts were read with.
+    host: Option<String>,
     last_good: Option<(i64, Arc<Document>)>,
 }
 
@@ -65,11 +80,17 @@ impl Parser {
         Parser {
             host: host.to_owned(),
             seen: HashMap::new(),
+            bindings: BTreeMap::new(),
         }
     }
 
     /// Reads the documents among `texts`, which are all that the store has at `revision`.
-    pub(crate) fn read<'a>(&mut self, revision: i64, texts: impl Iterator<Item = StoredText<'a>>) -> Desired {
+    pub(crate) fn read<'a>(
+        &mut self,
+        revision: i64,
+        texts: impl Iterator<Item = StoredText<'a>> + Clone,
+    ) -> Desired {
+        self.bindings = texts.clone().filter_map(binding).collect();
         let mut documents = BTreeMap::new();
         for stored in texts {
             let Some((key, path)) = std::str::from_utf8(stored.key)
@@ -80,8 +101,10 @@ impl Parser {
             };
             let before = self.seen.remove(&key);
             let seen = match before {
-                Some(seen) if seen.wanted.revision == stored.revision => seen,
-                before => self.parse(path, stored, before.and_then(|seen| seen.last_good)),
+                Some(seen) if seen.wanted.revision == stored.revision && seen.host == self.host_of(&key) => {
+                    seen
+                }
+                before => self.parse(path, &key, stored, before.and_then(|seen| seen.last_good)),
             };
             documents.insert(key, seen);
         }
@@ -96,7 +119,11 @@ impl Parser {
             // What has a document of its own is that one's.
             documents.entry(part.0).or_insert(part.1);
         }
-        Desired { revision, documents }
+        Desired {
+            revision,
+            documents,
+            bindings: self.bindings.clone(),
+        }
     }
 
     /// What would stand at a key if this text were put there; `None` where no document lives.
@@ -104,14 +131,29 @@ impl Parser {
         let path = std::str::from_utf8(stored.key).ok()?;
         let key = parse_desired_key(path)?;
         let last_good = self.seen.get(&key).and_then(|seen| seen.last_good.clone());
-        Some((key, self.parse(path, stored, last_good).wanted))
+        let wanted = self.parse(path, &key, stored, last_good).wanted;
+        Some((key, wanted))
     }
 
-    fn parse(&self, path: &str, stored: StoredText<'_>, last_good: Option<(i64, Arc<Document>)>) -> Seen {
+    /// Where an instance was put.
+    fn host_of(&self, key: &DesiredKey) -> Option<String> {
+        let bound = self.bindings.get(key)?;
+        bound.binding.bound_host().map(str::to_owned)
+    }
+
+    fn parse(
+        &self,
+        path: &str,
+        key: &DesiredKey,
+        stored: StoredText<'_>,
+        last_good: Option<(i64, Arc<Document>)>,
+    ) -> Seen {
+        let host = self.host_of(key);
+        let last_good = last_good.map(|(revision, document)| (revision, bound(document, host.as_deref())));
         let text = String::from_utf8_lossy(stored.value);
         let (text, last_good) = match parse_at(path, &text) {
             Ok(document) => {
-                let document = Arc::new(document.on_host(&self.host).clone());
+                let document = bound(Arc::new(document.on_host(&self.host).clone()), host.as_deref());
                 (
                     Text::Good(Arc::clone(&document)),
                     Some((stored.revision, document)),
@@ -134,7 +176,40 @@ impl Parser {
             created_revision: stored.created_revision,
             text,
         };
-        Seen { wanted, last_good }
+        Seen {
+            wanted,
+            host,
+            last_good,
+        }
+    }
+}
+
+/// A document as it is where its instance was put.
+fn bound(mut document: Arc<Document>, host: Option<&str>) -> Arc<Document> {
+    if document.placement.is_some() {
+        Arc::make_mut(&mut document).bind(host);
+    }
+    document
+}
+
+/// A binding that cannot be read is none: the scheduler writes it anew.
+fn binding(stored: StoredText<'_>) -> Option<(DesiredKey, Bound)> {
+    let key = parse_binding_key(std::str::from_utf8(stored.key).ok()?)?;
+    let bound = Bound {
+        revision: stored.revision,
+        binding: serde_json::from_slice(stored.value).unwrap_or_default(),
+    };
+    Some((key, bound))
+}
+
+impl Desired {
+    /// Takes an instance to be on a host, as if it were bound.
+    pub(crate) fn suppose(&mut self, key: &DesiredKey, host: &str) {
+        if let Some(wanted) = self.documents.get_mut(key)
+            && let Text::Good(document) = &mut wanted.text
+        {
+            *document = bound(Arc::clone(document), Some(host));
+        }
     }
 }
 

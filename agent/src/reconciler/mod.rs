@@ -5,7 +5,8 @@
 //! per object (`engine`, `execute`, `backoff`), write status where it changed (`status`). Passes are started by
 //! `trigger`. Services and files, which are no objects of Incus, are observed, planned and carried out in `services`,
 //! within the same passes. [`Alive`] keeps this host's key on its lease, [`Inventory`] says what its Incus has.
-//! [`Preview`] plans for people, and carries nothing out.
+//! [`Preview`] plans for people, and carries nothing out. [`Scheduler`] puts instances on hosts, on the Raft leader's
+//! member alone.
 //!
 //! What it must not do:
 //! - delete or change what it did not make: `ownership` decides that from keys on the object alone;
@@ -24,6 +25,7 @@ mod execute;
 mod inventory;
 mod observe;
 mod ownership;
+mod placement;
 mod plan;
 mod preview;
 mod services;
@@ -35,6 +37,7 @@ mod trigger;
 
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
+pub use placement::Scheduler;
 pub use preview::Preview;
 pub use services::Hands;
 pub(crate) use stored::read_prefix;

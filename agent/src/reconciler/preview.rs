@@ -17,6 +17,7 @@ use super::desired::{Desired, Parser, StoredText, Text};
 use super::execute::in_full;
 use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
+use super::placement::{self, Decision};
 use super::plan::{Context, ObjectPlan, Plan, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, body_after};
@@ -30,6 +31,8 @@ use crate::operator::{Failure, OperatorError, Planner};
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(3);
 /// Somebody else may change the object between our reading and our writing.
 const ATTEMPTS: usize = 5;
+/// Stands for the host of an instance that is on none.
+const NO_HOST: &str = "-";
 /// What is wished for is planned as if nothing were under way.
 static IDLE: BTreeSet<DesiredKey> = BTreeSet::new();
 
@@ -72,7 +75,8 @@ impl Preview {
 
     async fn preview(&self, request: &PlanRequest) -> Result<Vec<PlannedObject>, OperatorError> {
         let (parser, now) = self.documents().await?;
-        let wanted = with_changes(&parser, &now, request);
+        let mut wanted = with_changes(&parser, &now, request);
+        let nowhere = self.put_on_hosts(&mut wanted)?;
         let observed = observe(&self.hands.incus, &wanted, &self.host).await?;
         // What a guest looks like now is asked once, though it is planned for twice.
         let mut services = Services::new(self.hands.clone());
@@ -88,7 +92,32 @@ impl Preview {
         let mut shown = self.all_shown(&after, &observed, &seen);
         // What happens anyway is nothing that these documents change.
         shown.retain(|key, shown| before.get(key) != Some(shown));
-        Ok(shown.into_values().collect())
+        Ok(shown.into_values().chain(nowhere).collect())
+    }
+
+    /// Takes every instance that is yet to be put on a host to be on the one that would be chosen now. Returns what is
+    /// to be said of those that no host fits: every host says the same of them.
+    fn put_on_hosts(&self, wanted: &mut Desired) -> Result<Vec<PlannedObject>, OperatorError> {
+        let hosts = placement::read_hosts(&self.node, wanted, false).map_err(|error| {
+            OperatorError::new(Failure::Refused, format!("the hosts cannot be read: {error}"))
+        })?;
+        let mut nowhere = Vec::new();
+        for (key, decision) in placement::decide(wanted, &hosts) {
+            match decision {
+                Decision::Host { host, .. } => wanted.suppose(&key, &host),
+                Decision::Nowhere(reason) => nowhere.push(PlannedObject {
+                    host: NO_HOST.to_owned(),
+                    kind: key.kind.singular().to_owned(),
+                    tenant: key.tenant,
+                    name: key.name,
+                    effect: Effect::Refused.into(),
+                    details: vec![reason],
+                    cost: String::new(),
+                }),
+                Decision::Later => {}
+            }
+        }
+        Ok(nowhere)
     }
 
     /// The documents of the applied state, confirmed where a quorum answers.

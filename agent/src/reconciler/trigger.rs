@@ -1,4 +1,4 @@
-//! What starts a pass: a document that changed, or something that happened in Incus. Neither says what to do: a pass
+//! What starts a pass: a document or a binding that changed, or something that happened in Incus. Neither says what to do: a pass
 //! looks at everything.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use super::execute::in_full;
 use super::stored::prefix_end;
 use crate::backup::Board;
-use crate::document::{desired_prefixes, parse_desired_key};
+use crate::document::{desired_prefixes, parse_binding_key, parse_desired_key};
 use crate::incus::{Incus, IncusError};
 use crate::node::Node;
 use crate::service::Manager;
@@ -26,12 +26,21 @@ const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
 pub(crate) async fn follow_documents(node: &Node, wake: &Arc<Notify>) {
     let [cluster, tenants] = desired_prefixes();
     tokio::join!(
-        follow_prefix(node, cluster, wake),
-        follow_prefix(node, tenants, wake)
+        follow_prefix(node, cluster, is_document, wake),
+        follow_prefix(node, tenants, is_document, wake)
     );
 }
 
-async fn follow_prefix(node: &Node, prefix: &str, wake: &Arc<Notify>) {
+/// Follows which hosts are alive. Ends when the store has stopped.
+pub(crate) async fn follow_alive(node: &Node, wake: &Arc<Notify>) {
+    follow_prefix(node, "/hosts/", |key| key.ends_with("/alive"), wake).await;
+}
+
+fn is_document(key: &str) -> bool {
+    parse_desired_key(key).is_some() || parse_binding_key(key).is_some()
+}
+
+async fn follow_prefix(node: &Node, prefix: &str, is_meant: fn(&str) -> bool, wake: &Arc<Notify>) {
     loop {
         let mut watcher = watch(node, prefix);
         // Whatever happened before the watcher was made is seen by a pass.
@@ -39,11 +48,11 @@ async fn follow_prefix(node: &Node, prefix: &str, wake: &Arc<Notify>) {
         loop {
             match watcher.recv().await {
                 Some(WatchOutput::Events { events, .. }) => {
-                    let is_document = events
+                    let is_reason = events
                         .iter()
                         .filter_map(|event| std::str::from_utf8(&event.kv.as_ref()?.key).ok())
-                        .any(|key| parse_desired_key(key).is_some());
-                    if is_document {
+                        .any(is_meant);
+                    if is_reason {
                         wake.notify_one();
                     }
                 }

@@ -28,7 +28,7 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Hosts};
-use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions};
+use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -130,6 +130,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
+    // A leader without an Incus of its own decides for the others.
+    background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
     let mut acting = spawn_reconciler(&node, hands, &config, &clients);
     if let Some(backups) = backups {
         acting.spawn(backups.run(clients.clone()));

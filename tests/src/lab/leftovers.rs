@@ -29,7 +29,7 @@ pub(super) fn mounts(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Kills the processes whose command line has `dir` in it (monitors of containers, helpers of devices), by id.
-pub(super) fn kill_processes(dir: &Path) {
+pub(crate) fn kill_processes(dir: &Path) {
     for pid in processes(dir) {
         let _ = kill(pid, Signal::SIGKILL);
     }

@@ -7,7 +7,7 @@
 
 mod daemon;
 mod image;
-mod leftovers;
+pub(crate) mod leftovers;
 mod proxy;
 
 use std::fs;

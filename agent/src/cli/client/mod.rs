@@ -288,7 +288,8 @@ impl Client {
         match repeat {
             Repeat::Always => error.hint("are most members up? `agentctl endpoint status` shows who is"),
             Repeat::IfUnsent => error.hint(
-                "the change may still take effect: look before you repeat it; `agentctl endpoint status` shows who is up",
+                "are most members up? `agentctl endpoint status` shows who is; the change may still take effect: look before you \
+                 repeat it",
             ),
         }
     }

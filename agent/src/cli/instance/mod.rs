@@ -107,7 +107,9 @@ impl Which {
             ..Default::default()
         };
         let found = session.client.range(request).await?;
-        let stored = documents::stored(&found.kvs, &Selection::default()).pop();
+        let mut stored = [documents::stored(&found.kvs, &Selection::default()).pop()];
+        documents::read_bindings(&session.client, &mut stored).await;
+        let [stored] = stored;
         Ok(stored.filter(|stored| match (&self.host, &stored.document) {
             (Some(host), Some(document)) => document.names_host(host),
             _ => true,

@@ -134,6 +134,9 @@ fn elsewhere(
             ..remove::plan(view, key, object, claim)
         });
     }
+    if document.placement.is_some() {
+        return Some(bound_elsewhere(view, document, wanted, object));
+    }
     // Its data is here and nowhere else: an edit of one word does not delete it.
     let message = format!(
         "the document names {} now; the instance on {} is kept as it is, and yours to delete",
@@ -147,6 +150,24 @@ fn elsewhere(
         steps: Vec::new(),
         report: Report::new(Phase::Conflict, message).at(line),
     })
+}
+
+/// The instance was put on another host, and there is a copy here. It may hold what the other has not: it is stopped,
+/// and kept.
+fn bound_elsewhere(view: View<'_>, document: &Document, wanted: &Wanted, object: &Object) -> ObjectPlan {
+    let here = view.context.host;
+    let Some(host) = document.hosts.first() else {
+        let message = format!("waits for a host to be chosen; the copy on {here} stays as it is");
+        return ObjectPlan::nothing(wanted.revision, Phase::Pending, message);
+    };
+    if object.power == Power::Running {
+        let stop = Step::Stop {
+            timeout_seconds: STOP_SECONDS,
+        };
+        return ObjectPlan::steps(wanted.revision, vec![stop]);
+    }
+    let message = format!("it is on {host} now; this copy is stopped and kept, and yours to delete");
+    ObjectPlan::nothing(wanted.revision, Phase::Stopped, message)
 }
 
 /// Makes the object agree with its document.

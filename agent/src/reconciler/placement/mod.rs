@@ -1,0 +1,16 @@
+//! Which host an instance with `placement` is put on.
+//!
+//! `choose` decides, and is pure: the same documents, bindings and hosts always give the same answer, so that a plan
+//! says before what the scheduler does later. [`Scheduler`] runs on every member and acts on the Raft leader's: it
+//! writes decisions as bindings, in transactions that compare what was read.
+//!
+//! What it must not do: move what is bound. An instance stays where it is until a person says otherwise, whatever
+//! becomes of documents and hosts.
+
+mod choose;
+mod hosts;
+mod scheduler;
+
+pub(super) use choose::{Decision, decide};
+pub(super) use hosts::read as read_hosts;
+pub use scheduler::Scheduler;
