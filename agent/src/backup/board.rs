@@ -37,15 +37,19 @@ impl Board {
     pub(super) fn say(&self, key: &DesiredKey, part: &'static str, what: Option<Result<String, String>>) {
         let mut said = self.shared.said.lock();
         let of_key = said.entry(key.clone()).or_default();
-        let before = match &what {
-            Some(what) => of_key.insert(part, what.clone()),
-            None => of_key.remove(part),
+        let is_new = match what {
+            Some(what) if of_key.get(part) == Some(&what) => false,
+            Some(what) => {
+                of_key.insert(part, what);
+                true
+            }
+            None => of_key.remove(part).is_some(),
         };
         if of_key.is_empty() {
             said.remove(key);
         }
         drop(said);
-        if before != what {
+        if is_new {
             self.shared.changed.notify_one();
         }
     }
