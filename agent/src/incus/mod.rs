@@ -12,6 +12,7 @@
 mod client;
 mod error;
 mod events;
+mod export;
 mod guest;
 mod images;
 mod instance;
@@ -28,6 +29,7 @@ mod websocket;
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
+pub use export::ExportedInstance;
 pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
 pub use object::{Kind, Live};

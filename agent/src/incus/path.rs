@@ -48,6 +48,11 @@ pub(super) fn snapshot(project: &str, name: &str, snapshot: &str) -> Result<Stri
     below_instance(project, name, &format!("snapshots/{}", segment(snapshot)?))
 }
 
+/// The path of a backup of an instance, and of what is below it.
+pub(super) fn backup(project: &str, name: &str, backup: &str, below: &str) -> Result<String, IncusError> {
+    below_instance(project, name, &format!("backups/{}{below}", segment(backup)?))
+}
+
 /// The path of a new image alias.
 pub(super) fn image_aliases(project: &str) -> Result<String, IncusError> {
     Ok(format!("/1.0/images/aliases?project={}", segment(project)?))

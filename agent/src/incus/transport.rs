@@ -138,6 +138,25 @@ impl Transport {
         self.answer(request.body(file), limit).await
     }
 
+    /// The bytes at a path, read by the caller as they come. An answer that is none, an error's, is opened as ever.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        limit: Duration,
+    ) -> Result<reqwest::Response, IncusError> {
+        let request = self.http.get(format!("http://incus{path}")).timeout(limit);
+        let response = request.send().await.map_err(|error| self.failure(error, limit))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.read(response, limit).await?;
+        open_envelope(status.as_u16(), String::new(), &body)?;
+        Err(IncusError::bad_answer(format!(
+            "http status {status} without an error"
+        )))
+    }
+
     async fn answer(&self, request: reqwest::RequestBuilder, limit: Duration) -> Result<Answer, IncusError> {
         let response = request.send().await.map_err(|error| self.failure(error, limit))?;
         let status = response.status().as_u16();

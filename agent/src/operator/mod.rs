@@ -7,6 +7,7 @@
 
 mod address;
 mod error;
+mod export;
 mod instances;
 mod planner;
 mod session;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
+pub use export::Exported;
 pub(crate) use instances::patience;
 pub use planner::Planner;
 pub(crate) use planner::key as document_key;

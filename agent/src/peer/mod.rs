@@ -11,7 +11,7 @@ pub mod server;
 mod wire;
 
 pub use describe::describe;
-pub use hosts::{AttachAnswers, Hosts};
+pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
 
 use proto::peer::forward_client::ForwardClient;

@@ -27,7 +27,7 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Hosts};
-use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions, Scheduler};
+use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -115,13 +115,13 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
-    let context = api_context(&node, hosts, &config, metrics, &clients);
+    let context = api_context(&node, hosts.clone(), &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let acting = spawn_reconciler(&node, hands, &config, &clients);
+    let acting = spawn_reconciler(&node, hands, hosts, &config, &clients);
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -356,6 +356,7 @@ fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hand
 fn spawn_reconciler(
     node: &Node,
     hands: Option<Hands>,
+    hosts: Hosts,
     config: &RunConfig,
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
@@ -366,7 +367,11 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
+    let reconciler = Reconciler::new(node.clone(), hands, &options);
+    let received = config.data_dir.join("moves");
+    let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
+    acting.spawn(reconciler.run(shutdown.clone()));
+    acting.spawn(mover.run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting
