@@ -77,13 +77,20 @@ fn what_moves_is_stopped_and_deleted_once_it_arrived() {
     stopped(r#""host": "ionos", "moved_from": "ovh""#).check(expect![[r#"
         instance web @14: Progressing: copied to ionos; deleted here once it is up there
     "#]]);
-    stopped(r#""host": "ionos", "moved_from": "ovh", "arrived": true"#).check(expect![""]);
+    stopped(r#""host": "ionos", "moved_from": "ovh", "arrived": true"#).check(expect![[r#"
+        instance web @14: Progressing: delete
+            delete instance/default/web@14
+    "#]]);
 }
 
 #[test]
 fn what_came_is_marked_before_it_starts() {
-    let mut host = stopped(r#""host": "ovh", "epoch": 2, "moved_from": "ionos""#);
+    let mut host = stopped(r#""host": "ovh", "moved_from": "ionos""#);
     let instances = host.lists.get_mut(&Kind::Instance).unwrap();
     instances[0].object["config"]["user.agent.host"] = "ionos".into();
-    host.check(expect![""]);
+    host.check(expect![[r#"
+        instance web @14: Progressing: change, start
+            mark
+            start
+    "#]]);
 }
