@@ -49,6 +49,19 @@ impl Authority {
         self.issue(folder, name, &params);
     }
 
+    /// Writes `peer-NAME.pem` and `peer-NAME.key`, for the member called `NAME`.
+    pub fn write_peer(&self, folder: &Path, name: &str) {
+        self.issue(folder, &format!("peer-{name}"), &peer(name));
+    }
+
+    /// As [`Authority::write_peer`], of a certificate that has expired.
+    pub fn write_expired_peer(&self, folder: &Path, name: &str) {
+        let mut params = peer(name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.issue(folder, &format!("peer-{name}"), &params);
+    }
+
     fn issue(&self, folder: &Path, name: &str, params: &CertificateParams) {
         let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -60,6 +73,17 @@ impl Authority {
 
 fn key() -> KeyPair {
     KeyPair::generate().expect("a key")
+}
+
+fn peer(name: &str) -> CertificateParams {
+    let names = [format!("{name}.peer.agent.internal")];
+    let mut params = named(name);
+    params.subject_alt_names = CertificateParams::new(names).expect("names").subject_alt_names;
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params
 }
 
 fn named(name: &str) -> CertificateParams {

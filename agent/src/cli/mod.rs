@@ -46,6 +46,7 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tenancy;
+mod trust;
 mod tunnel;
 mod user;
 
@@ -158,6 +159,9 @@ enum Command {
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// The certificates of your clusters
+    #[command(subcommand)]
+    Cert(trust::CertCommand),
     /// User-data for hosts that do not exist yet
     #[command(subcommand)]
     CloudInit(cloud_init::CloudInitCommand),
@@ -240,6 +244,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Completion { shell } => return completion(shell),
         Command::Dev(command) => return command.run().await,
         Command::CloudInit(command) => return command.run(),
+        Command::Cert(command) => return command.run(),
+        Command::Cluster(application::ClusterCommand::Init(args)) => return args.run(),
         command => command,
     };
     let session = cli.global.session()?;
@@ -274,7 +280,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::MakeMirror(args) => args.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
         Command::Version => version(&session).await,
-        Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) => Ok(()),
+        Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) | Command::Cert(_) => Ok(()),
     }
 }
 
@@ -357,6 +363,9 @@ mod tests {
             "cluster apply --services s --application a --hosts ovh,ionos --name shop --dry-run",
             "cluster apply --template web --variables v --prune",
             "cluster apply --template web --no-prune",
+            "cluster init prod --host ovh=51.0.0.10 --host ionos=a.example.org --peer-port 1 --client-port 2",
+            "cert list prod",
+            "cert renew prod --host ovh --config-dir d",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",

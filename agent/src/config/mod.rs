@@ -15,6 +15,8 @@ use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
 use crate::service::ManagerChoice;
+use crate::tls::files::PemFile;
+use crate::tls::peer::PeerTlsFiles;
 
 pub use file::{ConfigFileError, arguments_from_file};
 pub use retention::AutoCompactionMode;
@@ -224,6 +226,34 @@ pub struct RunArgs {
         help_heading = "Cluster"
     )]
     pub initial_cluster_token: String,
+    /// The certificate that members know this one by, as PEM, for --listen-peer-urls and for calls to the others; read
+    /// again when it is renewed. Its DNS name is NAME.peer.agent.internal
+    #[arg(
+        long,
+        env = "AGENT_PEER_CERT_FILE",
+        value_name = "FILE",
+        requires_all = ["peer_key_file", "peer_trusted_ca_file"],
+        help_heading = "Cluster"
+    )]
+    pub peer_cert_file: Option<PathBuf>,
+    /// The private key of --peer-cert-file, as PEM
+    #[arg(
+        long,
+        env = "AGENT_PEER_KEY_FILE",
+        value_name = "FILE",
+        requires = "peer_cert_file",
+        help_heading = "Cluster"
+    )]
+    pub peer_key_file: Option<PathBuf>,
+    /// The authorities of the members' certificates, as PEM
+    #[arg(
+        long,
+        env = "AGENT_PEER_TRUSTED_CA_FILE",
+        value_name = "FILE",
+        requires = "peer_cert_file",
+        help_heading = "Cluster"
+    )]
+    pub peer_trusted_ca_file: Option<PathBuf>,
     /// Between two heartbeats of the leader, in milliseconds
     #[arg(
         long,
@@ -335,8 +365,8 @@ pub enum ConfigError {
     Plaintext { flag: &'static str, url: String },
     #[error("{flag}: {url} asks for TLS: say --cert-file and --key-file")]
     NoCertificate { flag: &'static str, url: String },
-    #[error("{flag}: {url} asks for TLS, which members do not speak to each other yet")]
-    PeerTls { flag: &'static str, url: String },
+    #[error("{flag}: {url} asks for TLS: say --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")]
+    NoPeerCertificate { flag: &'static str, url: String },
     #[error(
         "--name {0:?} must be 1 to 63 letters, digits, dots or hyphens: it is the host's name in documents and keys"
     )]
@@ -419,6 +449,7 @@ impl RunArgs {
                 .unwrap_or_else(|| PathBuf::from(format!("{}.agent", self.name))),
             incus_socket: (self.incus_socket.as_os_str() != "none").then(|| self.incus_socket.clone()),
             client_tls: self.client_tls(),
+            peer_tls: self.peer_tls(),
             quota_bytes: match self.quota_backend_bytes {
                 0 => DEFAULT_QUOTA_BYTES,
                 given => u64::try_from(given).unwrap_or(0),
@@ -454,6 +485,20 @@ impl RunArgs {
         })
     }
 
+    fn peer_tls(&self) -> Option<PeerTlsFiles> {
+        let file = |flag, path: &Option<PathBuf>| {
+            Some(PemFile {
+                flag,
+                path: path.clone()?,
+            })
+        };
+        Some(PeerTlsFiles {
+            cert: file("--peer-cert-file", &self.peer_cert_file)?,
+            key: file("--peer-key-file", &self.peer_key_file)?,
+            trusted_ca: file("--peer-trusted-ca-file", &self.peer_trusted_ca_file)?,
+        })
+    }
+
     fn listeners(&self, flag: &'static str, urls: &[String]) -> Result<Vec<ListenUrl>, ConfigError> {
         urls.iter()
             .map(|url| {
@@ -463,7 +508,8 @@ impl RunArgs {
                     return match flag {
                         "--listen-client-urls" if self.cert_file.is_some() => Ok(parsed),
                         "--listen-client-urls" => Err(ConfigError::NoCertificate { flag, url }),
-                        _ => Err(ConfigError::PeerTls { flag, url }),
+                        _ if self.peer_cert_file.is_some() => Ok(parsed),
+                        _ => Err(ConfigError::NoPeerCertificate { flag, url }),
                     };
                 }
                 if parsed.is_loopback() || self.allow_plaintext {
@@ -500,6 +546,8 @@ pub struct RunConfig {
     pub incus_socket: Option<PathBuf>,
     /// For the client URLs that say https.
     pub client_tls: Option<TlsFiles>,
+    /// For the peer URLs that say https, this member's and the others'.
+    pub peer_tls: Option<PeerTlsFiles>,
     /// 0: none.
     pub quota_bytes: u64,
     /// `None`: off.
@@ -548,6 +596,8 @@ mod tests {
         assert!(error(&["--auth-token", "jwt,sign-method=x"]).starts_with("--auth-token jwt: sign-method=x"));
         assert!(error(&["--listen-client-urls", "https://127.0.0.1:1"]).contains("say --cert-file"));
         assert!(error(&["--cert-file", "/x"]).contains("--key-file"));
+        assert!(error(&["--listen-peer-urls", "https://127.0.0.1:1"]).contains("say --peer-cert-file"));
+        assert!(error(&["--peer-cert-file", "/x"]).contains("--peer-trusted-ca-file"));
         assert!(error(&["--name", "a/b"]).starts_with("--name \"a/b\""));
         assert!(
             error(&["--name", "x", "--initial-cluster", "ovh=http://127.0.0.1:1"])

@@ -28,8 +28,8 @@ use super::removal::RemovalTask;
 use super::space::Space;
 use super::view::ViewTask;
 use super::{Inner, Node, Raft, Timeouts, leases, read_index};
-use crate::peer::PeerTimeouts;
 use crate::peer::client::PeerNetwork;
+use crate::peer::{Dialer, PeerTimeouts};
 
 /// Proposals of one member's clients under way at once.
 const PROPOSALS_IN_FLIGHT: usize = 16_384;
@@ -60,6 +60,8 @@ pub struct NodeOptions {
     pub quota_bytes: u64,
     /// What the disk's work is measured with.
     pub stopwatch: Arc<dyn Stopwatch>,
+    /// How the other members are reached.
+    pub dialer: Dialer,
 }
 
 impl NodeOptions {
@@ -171,6 +173,7 @@ pub fn prepare(options: &NodeOptions) -> Result<Origin, StartError> {
             identity,
             peer_urls: options.advertise_peer_urls.clone(),
             may_form: options.new_cluster,
+            dialer: options.dialer.clone(),
         })),
     }
 }
@@ -213,7 +216,7 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
         connect: options.election_timeout / 2,
         keep_alive: options.election_timeout * 2,
     };
-    let network = PeerNetwork::new(identity, peer_timeouts);
+    let network = PeerNetwork::new(identity, options.dialer.clone(), store.clone(), peer_timeouts);
     let addresses = network.addresses();
     let log_failure = log.failed();
     let raft = Raft::new(identity.member_id, config, network, log, state_machine)
@@ -243,7 +246,8 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
             raft,
             store,
             view,
-            forwarder: Forwarder::new(identity, peer_timeouts),
+            forwarder: Forwarder::new(identity, options.dialer.clone(), peer_timeouts),
+            dialer: options.dialer.clone(),
             read_rounds,
             leases: lease_commands,
             in_flight: Semaphore::new(PROPOSALS_IN_FLIGHT),
@@ -274,7 +278,7 @@ pub async fn start(options: NodeOptions, identity: Identity) -> Result<(Node, No
             options.initial_cluster.token.clone(),
         ),
         removal: RemovalTask::new(node.clone()),
-        form: may_form.then(|| FormTask::new(node.clone(), options.initial_cluster.members)),
+        form: may_form.then(|| FormTask::new(node.clone(), options.initial_cluster.members.clone())),
         hash: HashTask::new(node.clone()),
         corruption: CorruptionTask::new(node.clone(), found_hashes),
         log_failure,

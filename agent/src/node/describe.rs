@@ -11,7 +11,7 @@ use proto::peer::description::State;
 use proto::peer::{Description, KnownMember, forward_request, forward_response};
 
 use super::{Node, NodeError};
-use crate::peer;
+use crate::peer::{self, Dialer, Whom};
 
 impl Node {
     /// What this member knows: confirmed by the leader where that can be reached.
@@ -107,20 +107,29 @@ impl Node {
             .nodes()
             .filter(|(id, _)| **id != self.member_id())
             .filter_map(|(id, node)| Some((*id, node.peer_urls.first()?.clone())));
-        let asking = others.map(|(id, url)| async move { Some((id, ask(&url, patience).await?)) });
+        let asking = others.map(|(id, url)| async move {
+            let whom = Whom::Member(id, self.store().clone());
+            let answer = ask(self.dialer(), &url, &whom, patience).await;
+            let answer = answer
+                .inspect_err(|reason| tracing::debug!(url, reason, "a member does not describe itself"));
+            Some((id, answer.ok()?))
+        });
         let answers = futures::future::join_all(asking).await;
         answers.into_iter().flatten().collect()
     }
 }
 
-/// Asks whoever listens at a peer URL; `None` without an answer.
-pub(super) async fn ask(url: &str, patience: Duration) -> Option<Description> {
-    match tokio::time::timeout(patience, peer::describe(url, patience)).await {
-        Ok(Ok(description)) => Some(description),
-        Ok(Err(reason)) => {
-            tracing::debug!(url, reason, "a peer does not describe itself");
-            None
-        }
-        Err(_) => None,
-    }
+/// Asks whoever listens at a peer URL.
+///
+/// # Errors
+/// Why there is no answer, as text.
+pub(super) async fn ask(
+    dialer: &Dialer,
+    url: &str,
+    whom: &Whom,
+    patience: Duration,
+) -> Result<Description, String> {
+    tokio::time::timeout(patience, peer::describe(dialer, url, whom, patience))
+        .await
+        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }

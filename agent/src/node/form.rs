@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use super::describe::ask;
+use crate::peer::Whom;
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -88,9 +89,11 @@ impl FormTask {
             .members
             .iter()
             .filter(|(id, _)| **id != self.node.member_id());
-        let urls = others.filter_map(|(_, member)| member.peer_urls.first());
-        let asking = urls.map(|url| ask(url, self.patience / 2));
+        let urls = others
+            .filter_map(|(_, member)| Some((member.peer_urls.first()?, Whom::Named(member.name.clone()))));
+        let asking = urls
+            .map(|(url, whom)| async move { ask(self.node.dialer(), url, &whom, self.patience / 2).await });
         let answers = futures::future::join_all(asking).await;
-        answers.into_iter().flatten().collect()
+        answers.into_iter().filter_map(Result::ok).collect()
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Node;
-use crate::peer::{ForwardPeer, PeerTimeouts, Stamp, channel, forward_client};
+use crate::peer::{Dialer, ForwardPeer, PeerTimeouts, Stamp, Whom, forward_client};
 
 /// Requests queued for the stream, and answers awaited from it.
 const QUEUED: usize = 4096;
@@ -47,15 +47,17 @@ struct Link {
 /// Where the links are made: lock-free while the leader stays the same.
 pub(super) struct Forwarder {
     identity: Identity,
+    dialer: Dialer,
     timeouts: PeerTimeouts,
     current: ArcSwapOption<Link>,
     making: Mutex<()>,
 }
 
 impl Forwarder {
-    pub(super) fn new(identity: Identity, timeouts: PeerTimeouts) -> Self {
+    pub(super) fn new(identity: Identity, dialer: Dialer, timeouts: PeerTimeouts) -> Self {
         Forwarder {
             identity,
+            dialer,
             timeouts,
             current: ArcSwapOption::empty(),
             making: Mutex::new(()),
@@ -68,7 +70,7 @@ impl Forwarder {
             .filter(|link| link.leader == leader && !link.queue.is_closed())
     }
 
-    fn link(&self, leader: u64, url: Option<&String>) -> Option<Arc<Link>> {
+    fn link(&self, leader: u64, url: Option<&String>, whom: &Whom) -> Option<Arc<Link>> {
         if let Some(link) = self.usable(leader) {
             return Some(link);
         }
@@ -76,7 +78,10 @@ impl Forwarder {
         if let Some(link) = self.usable(leader) {
             return Some(link);
         }
-        let channel = channel(url?, self.timeouts).ok()?;
+        let dialled = self.dialer.channel(url?, whom, self.timeouts);
+        let channel = dialled
+            .inspect_err(|error| tracing::debug!(%error, "cannot forward to the leader"))
+            .ok()?;
         let peer = forward_client(channel, Stamp::new(self.identity, leader));
         let (queue, requests) = mpsc::channel(QUEUED);
         // Lives as long as the link: ends when the stream breaks or the leader changes.
@@ -105,7 +110,7 @@ impl Node {
         let link = self
             .inner
             .forwarder
-            .link(leader, url.as_ref())
+            .link(leader, url.as_ref(), &Whom::Member(leader, self.store().clone()))
             .ok_or(ForwardError::NotSent)?;
         let (answer, receiver) = oneshot::channel();
         link.queue

@@ -9,6 +9,7 @@
 //! Everything else is waited out, and said: the way out is typed on another host, and this one then goes on by
 //! itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::peer::description::State;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 use super::describe::ask;
 use super::identity::InitialCluster;
+use crate::peer::{Dialer, Whom};
 
 /// Between two rounds of questions: short while members start, longer for a host that waits to be added.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -33,6 +35,8 @@ pub struct Candidate {
     pub peer_urls: Vec<String>,
     /// `--initial-cluster-state new`.
     pub may_form: bool,
+    /// How the others are reached.
+    pub dialer: Dialer,
 }
 
 /// Why a member with an empty data directory waits.
@@ -80,22 +84,33 @@ enum Decision {
 impl Candidate {
     /// Completes with the identity that this member may take.
     pub async fn search(&self, patience: Duration) -> Identity {
-        let others: Vec<&String> = self
+        let others: Vec<(&String, Whom)> = self
             .initial_cluster
             .members
             .iter()
             .filter(|(id, _)| **id != self.identity.member_id)
-            .filter_map(|(_, node)| node.peer_urls.first())
+            .filter_map(|(_, node)| Some((node.peer_urls.first()?, Whom::Named(node.name.clone()))))
             .collect();
         let mut told = None;
+        let mut reasons: BTreeMap<&String, String> = BTreeMap::new();
         let mut pause = FIRST_PAUSE;
         loop {
-            let asking = others.iter().map(|url| ask(url, patience));
-            let answers: Vec<Description> = futures::future::join_all(asking)
-                .await
-                .into_iter()
-                .flatten()
-                .collect();
+            let asking = others
+                .iter()
+                .map(|(url, whom)| ask(&self.dialer, url, whom, patience));
+            let asked = futures::future::join_all(asking).await;
+            let mut answers = Vec::new();
+            for ((url, _), answer) in others.iter().zip(asked) {
+                match answer {
+                    Ok(answer) => answers.push(answer),
+                    Err(reason) => {
+                        if reasons.get(url) != Some(&reason) {
+                            tracing::info!(url, reason, "a member does not answer");
+                            reasons.insert(url, reason);
+                        }
+                    }
+                }
+            }
             match self.decide(&answers) {
                 Decision::Become(identity) => return identity,
                 Decision::Wait(obstacle) => {
@@ -210,6 +225,7 @@ mod tests {
             initial_cluster,
             peer_urls,
             may_form,
+            dialer: Dialer::default(),
         }
     }
 

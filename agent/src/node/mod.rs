@@ -38,6 +38,8 @@ pub use propose::Author;
 pub use space::SpaceTask;
 pub use view::RaftView;
 
+use crate::peer::Dialer;
+
 /// openraft, as this project runs it.
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -55,6 +57,7 @@ struct Inner {
     store: Store,
     view: watch::Receiver<RaftView>,
     forwarder: forward::Forwarder,
+    dialer: Dialer,
     read_rounds: mpsc::Sender<read_index::Waiter>,
     leases: mpsc::Sender<leases::LeaseCommand>,
     member_changes: mpsc::Sender<member_task::MemberCommand>,
@@ -155,6 +158,15 @@ impl Node {
 
     fn is_stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    /// How the other members are reached.
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.inner.dialer
+    }
+
+    pub(crate) fn knows_a_leader(&self) -> bool {
+        self.view().leader != 0
     }
 
     pub(crate) fn raft(&self) -> &Raft {

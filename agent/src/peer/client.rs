@@ -20,13 +20,13 @@ use parking_lot::Mutex;
 use proto::peer::raft_client::RaftClient;
 use proto::peer::{SnapshotChunk, SnapshotHeader};
 use raft_store::wal::Identity;
-use raft_store::{Node, NodeId, SnapshotFile, TypeConfig, Vote};
+use raft_store::{Node, NodeId, SnapshotFile, Store, TypeConfig, Vote};
 use tokio::io::AsyncReadExt;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, channel, wire};
+use super::{Dialer, MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, Whom, reason, wire};
 
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
@@ -44,6 +44,9 @@ type Peer = RaftClient<InterceptedService<Channel, Stamp>>;
 #[derive(Clone, Debug)]
 pub struct PeerNetwork {
     identity: Identity,
+    dialer: Dialer,
+    /// Who is who by it.
+    store: Store,
     timeouts: PeerTimeouts,
     kept: Arc<Mutex<KeptPeers>>,
     addresses: PeerAddresses,
@@ -51,9 +54,11 @@ pub struct PeerNetwork {
 
 impl PeerNetwork {
     #[must_use]
-    pub fn new(identity: Identity, timeouts: PeerTimeouts) -> Self {
+    pub fn new(identity: Identity, dialer: Dialer, store: Store, timeouts: PeerTimeouts) -> Self {
         PeerNetwork {
             identity,
+            dialer,
+            store,
             timeouts,
             kept: Arc::default(),
             addresses: PeerAddresses::default(),
@@ -71,8 +76,15 @@ impl PeerNetwork {
             .peer_urls
             .first()
             .ok_or_else(|| Status::unavailable(format!("member {target:x} has no peer URL")))?;
-        let channel = channel(url, self.timeouts)
-            .map_err(|error| Status::unavailable(format!("peer URL {url}: {error}")))?;
+        let whom = if node.name.is_empty() {
+            Whom::Member(target, self.store.clone())
+        } else {
+            Whom::Named(node.name.clone())
+        };
+        let channel = self
+            .dialer
+            .channel(url, &whom, self.timeouts)
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(
             RaftClient::with_interceptor(channel, Stamp::new(self.identity, target))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -191,7 +203,7 @@ impl PeerClient {
             Some(status) if self.answers => {
                 tracing::warn!(
                     peer = self.name,
-                    reason = status.message(),
+                    reason = reason(status),
                     "a member does not answer"
                 );
             }
@@ -406,7 +418,7 @@ fn within<T>(option: &RPCOption, message: T) -> tonic::Request<T> {
 fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
     match status.code() {
         // openraft backs off from the unreachable, and retries other network errors at once.
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
+        Code::Unavailable | Code::FailedPrecondition | Code::PermissionDenied | Code::Unimplemented => {
             RPCError::Unreachable(Unreachable::new(status))
         }
         _ => RPCError::Network(NetworkError::new(status)),
@@ -425,11 +437,20 @@ mod tests {
     /// A member that is lost for an hour must not cost the leader a processor meanwhile.
     #[tokio::test(start_paused = true)]
     async fn streams_that_are_refused_are_not_asked_for_at_once_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_state_machine, store) = raft_store::StateMachine::open(raft_store::StoreOptions {
+            dir: folder.path().to_owned(),
+            cache_bytes: 1 << 20,
+            watch_buffer_events: 1,
+        })
+        .unwrap();
         let mut network = PeerNetwork::new(
             Identity {
                 cluster_id: 1,
                 member_id: 1,
             },
+            Dialer::default(),
+            store,
             PeerTimeouts {
                 connect: Duration::from_secs(1),
                 keep_alive: Duration::from_secs(1),

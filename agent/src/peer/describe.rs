@@ -8,7 +8,7 @@ use proto::peer::bootstrap_server::{Bootstrap, BootstrapServer};
 use proto::peer::{DescribeRequest, Description};
 use tonic::{Request, Response, Status};
 
-use super::{PeerTimeouts, channel};
+use super::{Dialer, PeerTimeouts, Whom, reason};
 use crate::node::Node;
 
 /// Answers from the first moment on: before there is a [`Node`], with what the data directory says.
@@ -54,14 +54,19 @@ impl Bootstrap for Describer {
 ///
 /// # Errors
 /// The reason, as text.
-pub async fn describe(url: &str, patience: Duration) -> Result<Description, String> {
+pub async fn describe(
+    dialer: &Dialer,
+    url: &str,
+    whom: &Whom,
+    patience: Duration,
+) -> Result<Description, String> {
     let timeouts = PeerTimeouts {
         connect: patience,
         keep_alive: patience,
     };
-    let channel = channel(url, timeouts).map_err(|error| error.to_string())?;
+    let channel = dialer
+        .channel(url, whom, timeouts)
+        .map_err(|error| error.to_string())?;
     let answer = BootstrapClient::new(channel).describe(DescribeRequest {}).await;
-    answer
-        .map(Response::into_inner)
-        .map_err(|status| status.message().to_owned())
+    answer.map(Response::into_inner).map_err(|status| reason(&status))
 }

@@ -5,7 +5,6 @@
 //! been authorised by the member that was asked: members trust each other. Nothing is tried twice.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, channel};
+use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, Whom, reason};
 use crate::node::Node;
 use crate::operator::{Answers, Failure, Operator, OperatorError, Requests, SESSION_QUEUE, patience};
 
@@ -180,8 +179,12 @@ impl Hosts {
                     connect: CONNECT_LIMIT,
                     keep_alive: KEEP_ALIVE,
                 };
-                let made = channel(url, timeouts)
-                    .map_err(|error| unreachable(format!("peer URL {url} of host {host}: {error}")))?;
+                let whom = Whom::Named(host.to_owned());
+                let made = self
+                    .node
+                    .dialer()
+                    .channel(url, &whom, timeouts)
+                    .map_err(|error| unreachable(format!("host {host}: {error}")))?;
                 channels.insert(member.id, (url.clone(), made.clone()));
                 made
             }
@@ -354,15 +357,9 @@ fn failed(host: &str, status: &Status) -> OperatorError {
         Code::DeadlineExceeded => Failure::TimedOut,
         Code::Aborted => Failure::Unreachable,
         _ => {
-            let mut reason = status.message().to_owned();
-            let mut cause = status.source();
-            while let Some(error) = cause {
-                reason = error.to_string();
-                cause = error.source();
-            }
             return OperatorError::new(
                 Failure::Unreachable,
-                format!("host {host} does not answer: {reason}"),
+                format!("host {host} does not answer: {}", reason(status)),
             );
         }
     };

@@ -1,27 +1,35 @@
 //! How members talk to each other: Raft's RPCs, the forwarding of proposals and what people ask of hosts, over gRPC.
 //!
 //! [`client`] is what this member says (openraft's network), [`server`] what it answers, [`wire`] the
-//! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names the cluster and the member it is
-//! meant for; a member of another cluster, or one that took over an address, is refused by name.
+//! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names
+//! the cluster and the member it is meant for; a member of another cluster, or one that took over an address, is
+//! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what.
 
+mod admission;
 pub mod client;
 pub mod describe;
+mod dialer;
 mod hosts;
 pub mod server;
 mod wire;
 
+pub use admission::PeerCertificate;
 pub use describe::describe;
+pub use dialer::{DialError, Dialer, PeerTimeouts, Whom};
 pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
 
+use admission::Roll;
+use dialer::reason;
 use proto::peer::forward_client::ForwardClient;
-use raft_store::Store;
 use raft_store::wal::Identity;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
+
+use crate::node::Node;
 
 /// One message between peers: a batch of entries of a few MiB, or one entry of the largest request.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -59,23 +67,41 @@ impl Interceptor for Stamp {
     }
 }
 
-/// Refuses calls that are meant for another cluster or member, and those of a member that was removed.
+/// What a service may be asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Callers {
+    /// Members of the current membership.
+    Members,
+    /// Those, and who must be believed by one that may not know the current membership: Raft's own RPCs.
+    Teachers,
+}
+
+/// Refuses calls that are meant for another cluster or member, those of a member that was removed, and, where the
+/// connection is TLS, those whose certificate is not that of the member they are from.
 #[derive(Clone, Debug)]
-pub struct Addressee {
-    pub cluster_id: u64,
-    pub member_id: u64,
-    pub store: Store,
+struct Addressee {
+    node: Node,
+    callers: Callers,
 }
 
 impl Interceptor for Addressee {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        check(request.metadata(), CLUSTER_HEADER, self.cluster_id, "cluster")?;
-        check(request.metadata(), TARGET_HEADER, self.member_id, "member")?;
-        let sender = named(request.metadata(), SENDER_HEADER);
-        if u64::from_str_radix(sender, 16).is_ok_and(|sender| self.store.is_removed(sender)) {
+        let node = &self.node;
+        check(request.metadata(), CLUSTER_HEADER, node.cluster_id(), "cluster")?;
+        check(request.metadata(), TARGET_HEADER, node.member_id(), "member")?;
+        let sender = u64::from_str_radix(named(request.metadata(), SENDER_HEADER), 16).unwrap_or(0);
+        if node.store().is_removed(sender) {
             return Err(Status::failed_precondition(
                 "the member has been permanently removed from the cluster",
             ));
+        }
+        if let Some(certificate) = request.extensions().get::<PeerCertificate>() {
+            let roll = Roll::of(node.store());
+            let admitted = match self.callers {
+                Callers::Members => roll.is(sender, &certificate.member),
+                Callers::Teachers => roll.may_teach(sender, &certificate.member, node.knows_a_leader()),
+            };
+            admitted.map_err(|reason| Status::permission_denied(reason.to_string()))?;
         }
         Ok(request)
     }
@@ -99,30 +125,6 @@ fn named<'a>(metadata: &'a MetadataMap, header: &'static str) -> &'a str {
 
 fn hex(number: u64) -> MetadataValue<Ascii> {
     MetadataValue::try_from(format!("{number:x}")).unwrap_or_else(|_| MetadataValue::from_static("0"))
-}
-
-/// A channel to a peer, connected when first used and again whenever it breaks.
-///
-/// # Errors
-/// When the URL is none.
-pub fn channel(url: &str, timeouts: PeerTimeouts) -> Result<Channel, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
-        .tcp_nodelay(true)
-        .connect_timeout(timeouts.connect)
-        .http2_keep_alive_interval(timeouts.keep_alive)
-        .keep_alive_timeout(timeouts.keep_alive)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(8 << 20)
-        .initial_connection_window_size(16 << 20)
-        .connect_lazy())
-}
-
-/// How long a peer may stay silent.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerTimeouts {
-    pub connect: std::time::Duration,
-    /// Between HTTP/2 pings, and for the answer to one.
-    pub keep_alive: std::time::Duration,
 }
 
 /// A client of a peer's forwarding service.

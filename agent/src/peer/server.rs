@@ -21,7 +21,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hosts::HostServer;
-use super::{Addressee, MAX_MESSAGE_BYTES, wire};
+use super::{Addressee, Callers, MAX_MESSAGE_BYTES, wire};
 use crate::node::{Node, Raft};
 use crate::operator::Operator;
 
@@ -33,10 +33,9 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The services of the peer port.
 #[must_use]
 pub fn routes(node: &Node, operator: &Arc<Operator>) -> Routes {
-    let addressee = Addressee {
-        cluster_id: node.cluster_id(),
-        member_id: node.member_id(),
-        store: node.store().clone(),
+    let addressee = |callers| Addressee {
+        node: node.clone(),
+        callers,
     };
     let raft = RaftServer::new(PeerServer { node: node.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -47,9 +46,9 @@ pub fn routes(node: &Node, operator: &Arc<Operator>) -> Routes {
     let operator = OperatorServer::new(HostServer(operator.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Routes::new(InterceptedService::new(raft, addressee.clone()))
-        .add_service(InterceptedService::new(forward, addressee.clone()))
-        .add_service(InterceptedService::new(operator, addressee))
+    Routes::new(InterceptedService::new(raft, addressee(Callers::Teachers)))
+        .add_service(InterceptedService::new(forward, addressee(Callers::Members)))
+        .add_service(InterceptedService::new(operator, addressee(Callers::Members)))
 }
 
 #[derive(Clone, Debug)]

@@ -58,6 +58,7 @@ impl Host {
         let initial_cluster = InitialCluster::parse("ovh=http://127.0.0.1:1", "test").unwrap();
         let identity = initial_cluster.identity("ovh", &urls).unwrap();
         let options = NodeOptions {
+            dialer: crate::peer::Dialer::default(),
             name: "ovh".into(),
             data_dir: dir.path().join("member"),
             initial_cluster,

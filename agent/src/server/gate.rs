@@ -4,15 +4,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use axum::response::Response;
 use tower::ServiceExt;
 
-/// `UNAVAILABLE`: clients and peers try again, or another member.
-const GRPC_UNAVAILABLE: &str = "14";
+use super::refusal::{self, Refusal};
+
 const NOT_YET: &str = "this member is starting and does not know its cluster yet";
 
 /// Cloneable; all clones are opened at once.
@@ -40,22 +37,7 @@ impl Gate {
                 let answered: Result<Response, Infallible> = routes.clone().oneshot(request).await;
                 answered.unwrap_or_else(|never| match never {})
             }
-            None => not_yet(&request),
+            None => refusal::answer(&request, Refusal::NotYet, NOT_YET),
         }
-    }
-}
-
-fn not_yet(request: &Request) -> Response {
-    let content_type = request.headers().get(CONTENT_TYPE);
-    let grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if grpc {
-        let headers = [
-            ("content-type", "application/grpc"),
-            ("grpc-status", GRPC_UNAVAILABLE),
-            ("grpc-message", NOT_YET),
-        ];
-        (headers, Body::empty()).into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_YET}\n")).into_response()
     }
 }

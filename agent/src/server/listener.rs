@@ -2,24 +2,27 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::response::Response;
-use http::Request;
+use http::{Extensions, Request};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt};
 
 use super::authority::LenientAuthority;
+use super::handshakes::Handshakes;
 use super::places::Places;
-use super::tls::Certificates;
-use crate::api::ClientCertificate;
+use super::refusal;
+use super::tls::{Caller, Security};
 use crate::config::ListenUrl;
 use crate::shutdown::Shutdown;
 
@@ -27,6 +30,11 @@ use crate::shutdown::Shutdown;
 const CONNECTIONS: usize = 16_384;
 /// Of those, from one address: many clients may share one, but not take all.
 const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 4;
+/// TLS handshakes under way at one port, and of those from one address.
+const HANDSHAKES: usize = 2048;
+const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES / 4;
+/// Between two lines in the log about handshakes that failed.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(5);
 /// Calls on one connection at once: etcd's clients put all their watches and leases on one.
 const STREAMS_PER_CONNECTION: u32 = 4096;
 /// A client that sends no request header within this time is dropped.
@@ -58,17 +66,17 @@ pub(super) async fn bind(flag: &str, url: &ListenUrl) -> io::Result<TcpListener>
     })
 }
 
-/// A bound port, with the certificates where it is served with TLS.
+/// A bound port, and what it is served with where that is TLS.
 pub(super) struct Port {
     pub(super) listener: TcpListener,
-    pub(super) certificates: Option<Certificates>,
+    pub(super) security: Option<Security>,
 }
 
 /// Serves a port until the shutdown, and then what is under way, for as long as `drain`.
 pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain: Duration) {
     let Port {
         listener,
-        mut certificates,
+        mut security,
     } = port;
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
@@ -82,6 +90,8 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let places = Places::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS);
+    let handshakes = Handshakes::new(HANDSHAKES, HANDSHAKES_PER_ADDRESS);
+    let complaints = Complaints::default();
     let connections = GracefulShutdown::new();
     loop {
         let free = tokio::select! {
@@ -109,19 +119,31 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let handshake = certificates.as_mut().map(Certificates::current);
+        let handshake = security.as_mut().map(Security::handshake);
+        let underway = handshake.is_some().then(|| handshakes.begin(address.ip()));
+        let complaints = complaints.clone();
         let (http, router, watcher) = (http.clone(), router.clone(), connections.watcher());
         tokio::spawn(async move {
-            let ended = match handshake {
-                Some(handshake) => match handshake.accept(socket).await {
-                    Ok((stream, certificate)) => {
-                        speak(&http, stream, with_certificate(router, certificate), watcher).await
+            let ended = match handshake.zip(underway) {
+                Some((handshake, underway)) => match handshake.accept(socket, underway).await {
+                    Ok((stream, Caller::Admitted(about))) => {
+                        speak(&http, stream, with_extensions(router, about), watcher).await
                     }
-                    Err(error) => Err(error.into()),
+                    Ok((stream, Caller::Misplaced(reason))) => {
+                        tracing::warn!(address = %address.ip(), reason, "a connection is refused");
+                        let router = refusal::router(reason);
+                        speak(&http, stream, with_extensions(router, Extensions::new()), watcher).await
+                    }
+                    Err(error) => {
+                        if error.kind() == io::ErrorKind::InvalidData && complaints.may_complain() {
+                            tracing::warn!(address = %address.ip(), reason = %error, "a TLS handshake failed");
+                        }
+                        Err(error.into())
+                    }
                 },
                 // Whoever says nothing at all is not worth a place.
                 None => match tokio::time::timeout(HEADER_TIMEOUT, socket.readable()).await {
-                    Ok(_) => speak(&http, socket, with_certificate(router, None), watcher).await,
+                    Ok(_) => speak(&http, socket, with_extensions(router, Extensions::new()), watcher).await,
                     Err(silent) => Err(silent.into()),
                 },
             };
@@ -134,6 +156,21 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
     drop(listener);
     if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
         tracing::debug!("connections that did not end in time are cut");
+    }
+}
+
+/// Strangers may fail as often as they like: what they do wrong is worth a line now and then.
+#[derive(Clone, Default)]
+struct Complaints(Arc<Mutex<Option<Instant>>>);
+
+impl Complaints {
+    fn may_complain(&self) -> bool {
+        let mut last = self.0.lock();
+        let may = last.is_none_or(|last| last.elapsed() >= BETWEEN_COMPLAINTS);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
     }
 }
 
@@ -158,16 +195,14 @@ where
     watcher.watch(connection).await
 }
 
-/// Each request of a connection carries the name that the connection was opened with.
-fn with_certificate(
+/// Each request of a connection carries what is known of who opened it.
+fn with_extensions(
     router: Router,
-    certificate: Option<ClientCertificate>,
+    about: Extensions,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
     router.map_request(move |mut request: Request<Incoming>| {
-        if let Some(certificate) = &certificate {
-            request.extensions_mut().insert(certificate.clone());
-        }
+        request.extensions_mut().extend(about.clone());
         request
     })
 }

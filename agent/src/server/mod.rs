@@ -3,8 +3,11 @@
 
 mod authority;
 mod gate;
+mod handshakes;
 mod listener;
 mod places;
+mod plaintext;
+mod refusal;
 mod tls;
 
 use std::sync::Arc;
@@ -26,13 +29,14 @@ use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
-use crate::peer::{self, Hosts};
+use crate::peer::{self, Dialer, Hosts};
 use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
+use crate::tls::peer::PeerTls;
 use listener::Port;
-use tls::Certificates;
+use tls::{Certificates, Security};
 
 /// Runs one member until it is told to stop, or must.
 ///
@@ -42,28 +46,38 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let peer_tls = match &config.peer_tls {
+        Some(files) => Some(PeerTls::load(files, &config.args.name)?),
+        None => None,
+    };
+    let mut background = JoinSet::new();
+    if let Some(tls) = &peer_tls {
+        background.spawn(tls.renewal().run());
+    }
+    let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext);
     // Ports first: a port that is taken is found before anything is opened or changed.
     let mut peer_ports = Vec::new();
     for url in &config.listen_peer {
+        let tls = peer_tls.clone().filter(|_| url.is_tls());
         peer_ports.push(Port {
             listener: listener::bind("--listen-peer-urls", url).await?,
-            certificates: None,
+            security: tls.map(Security::Peers),
         });
     }
     let mut client_ports = Vec::new();
     for url in &config.listen_client {
-        let certificates = match &config.client_tls {
-            Some(files) if url.is_tls() => Some(Certificates::load(files)?),
+        let security = match &config.client_tls {
+            Some(files) if url.is_tls() => Some(Security::Clients(Certificates::load(files)?)),
             _ => None,
         };
         client_ports.push(Port {
             listener: listener::bind("--listen-client-urls", url).await?,
-            certificates,
+            security,
         });
     }
 
     let metrics = Metrics::new();
-    let options = node_options(&config, &metrics);
+    let options = node_options(&config, dialer, &metrics);
     let origin = bootstrap::prepare(&options)?;
 
     let clients = Shutdown::new();
@@ -158,7 +172,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     outcome
 }
 
-fn node_options(config: &RunConfig, metrics: &Metrics) -> NodeOptions {
+fn node_options(config: &RunConfig, dialer: Dialer, metrics: &Metrics) -> NodeOptions {
     NodeOptions {
         name: config.args.name.clone(),
         data_dir: config.data_dir.clone(),
@@ -172,6 +186,7 @@ fn node_options(config: &RunConfig, metrics: &Metrics) -> NodeOptions {
         snapshot_count: config.args.snapshot_count,
         quota_bytes: config.quota_bytes,
         stopwatch: metrics.stopwatch(),
+        dialer,
     }
 }
 

@@ -1,209 +1,256 @@
-//! TLS on the client port: certificates from files, TLS 1.3, and who a client's certificate says it is.
+//! TLS at the ports: how a connection begins, and who is at its other end.
 //!
-//! The files are looked at again while the member runs, so that a renewed certificate is served without a restart.
-//! It owns the handshake and nothing after it: what a name may do is for the API's interceptor.
+//! Owns the handshake and nothing after it: what a name may do is for the API's interceptor, which members may say what
+//! for `peer`. Files are looked at again while the member runs, so that a renewed certificate is served without a
+//! restart.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use http::Extensions;
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::handshakes::Underway;
+use super::plaintext;
 use crate::api::ClientCertificate;
 use crate::config::TlsFiles;
+use crate::peer::PeerCertificate;
+use crate::tls::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
+use crate::tls::holder::Holder;
+use crate::tls::peer::PeerTls;
+use crate::tls::provider;
+use crate::tls::trouble::explained;
 
-/// A client that does not finish its handshake within this time is dropped.
+/// Who does not finish its handshake within this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// At most this often the files are looked at, on the occasion of a new connection.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long, and how much, one that was refused is listened to: a connection that is closed with something unread
+/// in it loses what was sent last, which is the reason.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 16 << 10;
 
-/// Why certificates cannot be served. The text names the flag, the file and the way out.
-#[derive(Debug, Error)]
-pub(super) enum TlsError {
-    #[error("{flag} {path}: {source}")]
-    Unreadable {
-        flag: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("{flag} {path}: no PEM {what} in it")]
-    Missing {
-        flag: &'static str,
-        path: PathBuf,
-        what: &'static str,
-    },
-    #[error("--cert-file {cert} and --key-file {key} cannot be served: {reason}")]
-    Pair {
-        cert: PathBuf,
-        key: PathBuf,
-        reason: String,
-    },
-    #[error("--trusted-ca-file {path}: {reason}")]
-    Trust { path: PathBuf, reason: String },
+/// What a port with TLS is served with.
+pub(super) enum Security {
+    Clients(Certificates),
+    Peers(PeerTls),
 }
 
-/// The certificates of a port.
+impl Security {
+    /// How the next connection begins.
+    pub(super) fn handshake(&mut self) -> Handshake {
+        match self {
+            Security::Clients(certificates) => Handshake {
+                config: certificates.current(),
+                with: With::Clients {
+                    names_users: certificates.files.names_users,
+                },
+            },
+            Security::Peers(tls) => Handshake {
+                config: tls.server(),
+                with: With::Peers,
+            },
+        }
+    }
+}
+
+/// The certificates of a client port.
 pub(super) struct Certificates {
     files: TlsFiles,
-    acceptor: TlsAcceptor,
-    /// Of the files when `acceptor` was made, or when that last failed.
-    seen: Vec<Option<(SystemTime, u64)>>,
+    config: Arc<ServerConfig>,
+    /// Of the files when `config` was made, or when that last failed.
+    seen: Stamps,
     look_again: Instant,
 }
 
 impl Certificates {
     /// # Errors
-    /// See [`TlsError`].
-    pub(super) fn load(files: &TlsFiles) -> Result<Certificates, TlsError> {
+    /// See [`TlsFileError`].
+    pub(super) fn load(files: &TlsFiles) -> Result<Certificates, TlsFileError> {
         Ok(Certificates {
-            acceptor: acceptor(files)?,
+            config: config(files)?,
             seen: stamps(files),
             look_again: Instant::now() + LOOK_AGAIN_AFTER,
             files: files.clone(),
         })
     }
 
-    /// For the next connection: with the files as they are now. Files that cannot be served are logged, and the
-    /// former ones served on.
-    pub(super) fn current(&mut self) -> Handshake {
+    /// With the files as they are now. Files that cannot be served are logged, and the former ones served on.
+    fn current(&mut self) -> Arc<ServerConfig> {
         if Instant::now() >= self.look_again {
             self.look_again = Instant::now() + LOOK_AGAIN_AFTER;
             let stamps = stamps(&self.files);
             if stamps != self.seen {
                 self.seen = stamps;
-                match acceptor(&self.files) {
+                match config(&self.files) {
                     Ok(renewed) => {
                         tracing::info!(cert_file = %self.files.cert.display(), "certificates read again");
-                        self.acceptor = renewed;
+                        self.config = renewed;
                     }
                     Err(error) => tracing::error!(%error, "the former certificates are served on"),
                 }
             }
         }
-        Handshake {
-            acceptor: self.acceptor.clone(),
-            names_users: self.files.names_users,
+        self.config.clone()
+    }
+}
+
+/// How one connection begins.
+pub(super) struct Handshake {
+    config: Arc<ServerConfig>,
+    with: With,
+}
+
+/// Who should be at the other end.
+#[derive(Clone, Copy)]
+enum With {
+    Clients { names_users: bool },
+    Peers,
+}
+
+/// Who is there.
+pub(super) enum Caller {
+    /// What each request of the connection carries.
+    Admitted(Extensions),
+    /// Nobody for this port; every request is answered with the reason.
+    Misplaced(String),
+}
+
+impl Handshake {
+    /// Speaks TLS, until another connection needs the place of this one.
+    ///
+    /// # Errors
+    /// The other side's mistake, or its silence.
+    pub(super) async fn accept(
+        self,
+        socket: TcpStream,
+        underway: Underway,
+    ) -> io::Result<(TlsStream<TcpStream>, Caller)> {
+        tokio::select! {
+            stream = timeout(HANDSHAKE_TIMEOUT, self.speak(socket)) => {
+                let stream = stream.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))??;
+                let caller = self.with.caller(&stream);
+                Ok((stream, caller))
+            }
+            () = underway.displaced() => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "too many TLS handshakes are under way: the oldest gives way",
+            )),
+        }
+    }
+
+    async fn speak(&self, mut socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        if let Some(answer) = plaintext::answer(&socket).await? {
+            // It may be gone already.
+            let _ = socket.write_all(&answer).await;
+            linger(socket).await;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "plaintext at a port that speaks TLS",
+            ));
+        }
+        let accepting = TlsAcceptor::from(self.config.clone()).accept(socket);
+        match accepting.into_fallible().await {
+            Ok(stream) => Ok(stream),
+            Err((error, socket)) => {
+                linger(socket).await;
+                Err(explained(error))
+            }
         }
     }
 }
 
-/// How the next connection begins.
-pub(super) struct Handshake {
-    acceptor: TlsAcceptor,
-    names_users: bool,
-}
-
-impl Handshake {
-    /// Speaks TLS; with it comes the name in the client's verified certificate, where that is its user.
-    ///
-    /// # Errors
-    /// The client's mistake, or its silence.
-    pub(super) async fn accept(
-        self,
-        socket: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<ClientCertificate>)> {
-        let stream = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(socket))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))??;
+impl With {
+    fn caller(self, stream: &TlsStream<TcpStream>) -> Caller {
         let (_, session) = stream.get_ref();
-        let certificate = session
-            .peer_certificates()
-            .filter(|_| self.names_users)
-            .and_then(|chain| common_name(chain.first()?))
-            .map(|common_name| ClientCertificate { common_name });
-        Ok((stream, certificate))
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let holder = certificate.map(Holder::of).unwrap_or_default();
+        let mut extensions = Extensions::new();
+        match (self, holder.member) {
+            (With::Clients { .. }, Some(member)) => {
+                return Caller::Misplaced(format!(
+                    "the certificate shown is that of member {member}, which is for the other members: clients show one \
+                     of their own"
+                ));
+            }
+            (With::Clients { names_users }, None) => {
+                let name = holder.common_name.filter(|_| names_users);
+                if let Some(common_name) = name {
+                    extensions.insert(ClientCertificate { common_name });
+                }
+            }
+            (With::Peers, Some(member)) => {
+                extensions.insert(PeerCertificate { member });
+            }
+            (With::Peers, None) => {
+                let shown = holder.common_name.as_deref().unwrap_or("without a name");
+                return Caller::Misplaced(format!(
+                    "the certificate shown ({shown}) is no member's: this port is for members, clients have another one"
+                ));
+            }
+        }
+        Caller::Admitted(extensions)
     }
 }
 
-/// The first common name of a certificate's subject.
-fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str()
-        .ok()
-        .filter(|name| !name.is_empty())
-        .map(ToOwned::to_owned)
+/// Sends no more, and reads for a moment what is still on its way.
+async fn linger(mut socket: TcpStream) {
+    let read = async {
+        socket.shutdown().await?;
+        let mut buffer = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match socket.read(&mut buffer).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever comes of it, the connection ends.
+    let _ = timeout(LINGER, read).await;
 }
 
-fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = certificates("--cert-file", &files.cert)?;
-    let key =
-        PrivateKeyDer::from_pem_reader(open("--key-file", &files.key)?).map_err(|_| TlsError::Missing {
-            flag: "--key-file",
-            path: files.key.clone(),
-            what: "private key",
-        })?;
-    let unfit = |error: rustls::Error| TlsError::Pair {
+fn config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsFileError> {
+    let file = |flag, path: &Path| PemFile {
+        flag,
+        path: path.to_owned(),
+    };
+    let cert = file("--cert-file", &files.cert);
+    let chain = cert.certificates()?;
+    let key = file("--key-file", &files.key).private_key()?;
+    let unfit = |error: rustls::Error| TlsFileError::Pair {
+        flag: cert.flag,
         cert: files.cert.clone(),
         key: files.key.clone(),
         reason: error.to_string(),
     };
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(unfit)?;
     let builder = match &files.trusted_ca {
         Some(path) => {
-            let untrusted = |reason: String| TlsError::Trust {
-                path: path.clone(),
-                reason,
-            };
-            let mut roots = RootCertStore::empty();
-            for root in certificates("--trusted-ca-file", path)? {
-                roots.add(root).map_err(|error| untrusted(error.to_string()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| untrusted(error.to_string()))?;
+            let trusted = file("--trusted-ca-file", path);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots()?), provider())
+                    .build()
+                    .map_err(|error| trusted.unfit(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(unfit)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
-fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(open(flag, path)?).collect();
-    found
-        .ok()
-        .filter(|found| !found.is_empty())
-        .ok_or_else(|| TlsError::Missing {
-            flag,
-            path: path.to_owned(),
-            what: "certificate",
-        })
-}
-
-fn open(flag: &'static str, path: &Path) -> Result<BufReader<File>, TlsError> {
-    File::open(path)
-        .map(BufReader::new)
-        .map_err(|source| TlsError::Unreadable {
-            flag,
-            path: path.to_owned(),
-            source,
-        })
-}
-
-/// When each file was last written, and its size. `None`: it is not there.
-fn stamps(files: &TlsFiles) -> Vec<Option<(SystemTime, u64)>> {
-    [Some(&files.cert), Some(&files.key), files.trusted_ca.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        })
-        .collect()
+fn stamps(files: &TlsFiles) -> Stamps {
+    let paths = [Some(&files.cert), Some(&files.key), files.trusted_ca.as_ref()];
+    Stamps::of(paths.into_iter().flatten().map(AsRef::as_ref))
 }

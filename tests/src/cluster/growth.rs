@@ -15,7 +15,13 @@ impl Cluster {
         let name = format!("m{i}");
         let data = self.folder.path().join(&name);
         let log = self.folder.path().join(format!("{name}.log"));
-        self.members.push(Member::new(&name, self.address, data, log));
+        self.members.push(Member::new(
+            &name,
+            self.address,
+            self.builder.peer_scheme(),
+            data,
+            log,
+        ));
         self.joined.insert(i);
         i
     }

@@ -27,19 +27,28 @@ pub struct Member {
     pub data_dir: PathBuf,
     /// Where it was when it was admitted.
     first_peer_url: String,
+    /// Of the peer URLs.
+    scheme: &'static str,
     log: PathBuf,
     process: Option<Child>,
 }
 
 impl Member {
-    pub(super) fn new(name: &str, address: Ipv4Addr, data_dir: PathBuf, log: PathBuf) -> Member {
+    pub(super) fn new(
+        name: &str,
+        address: Ipv4Addr,
+        scheme: &'static str,
+        data_dir: PathBuf,
+        log: PathBuf,
+    ) -> Member {
         let [client, peer, tls] = free_ports(address);
         Member {
             name: name.to_owned(),
             client_url: format!("http://{address}:{client}"),
             tls_url: format!("https://{address}:{tls}"),
-            peer_url: format!("http://{address}:{peer}"),
-            first_peer_url: format!("http://{address}:{peer}"),
+            peer_url: format!("{scheme}://{address}:{peer}"),
+            first_peer_url: format!("{scheme}://{address}:{peer}"),
+            scheme,
             data_dir,
             log,
             process: None,
@@ -52,7 +61,7 @@ impl Member {
 
     pub(super) fn move_peer(&mut self, address: Ipv4Addr) {
         let [peer] = free_ports(address);
-        self.peer_url = format!("http://{address}:{peer}");
+        self.peer_url = format!("{}://{address}:{peer}", self.scheme);
     }
 
     pub(super) fn spawn(&mut self, mut command: Command) {

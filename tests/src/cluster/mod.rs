@@ -33,6 +33,7 @@ pub struct Builder {
     data_dirs: Vec<Option<PathBuf>>,
     incus_sockets: Vec<PathBuf>,
     certificates: Option<PathBuf>,
+    peer_certificates: Option<PathBuf>,
 }
 
 impl Builder {
@@ -72,6 +73,20 @@ impl Builder {
         self
     }
 
+    /// Members speak TLS with each other: each has `peer-NAME.pem` and its key in a folder, and trusts `ca.pem`.
+    #[must_use]
+    pub fn peer_tls(mut self, certificates: &Path) -> Builder {
+        self.peer_certificates = Some(certificates.to_owned());
+        self
+    }
+
+    fn peer_scheme(&self) -> &'static str {
+        match self.peer_certificates {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
     /// Starts the members and waits until each serves.
     pub async fn start(self) -> Cluster {
         let mut cluster = self.prepare();
@@ -97,7 +112,8 @@ impl Builder {
                 let data = self.data_dirs[i]
                     .clone()
                     .unwrap_or_else(|| folder.path().join(&name));
-                Member::new(&name, address, data, folder.path().join(format!("{name}.log")))
+                let log = folder.path().join(format!("{name}.log"));
+                Member::new(&name, address, self.peer_scheme(), data, log)
             })
             .collect();
         Cluster {
@@ -135,6 +151,7 @@ impl Cluster {
             data_dirs: vec![None; members],
             incus_sockets: Vec::new(),
             certificates: None,
+            peer_certificates: None,
         }
     }
 
@@ -341,6 +358,12 @@ impl Cluster {
             command.arg("--key-file").arg(folder.join("server.key"));
             command.arg("--trusted-ca-file").arg(folder.join("ca.pem"));
             command.arg("--client-cert-auth");
+        }
+        if let Some(folder) = &self.builder.peer_certificates {
+            let file = |suffix: &str| folder.join(format!("peer-{}.{suffix}", member.name));
+            command.arg("--peer-cert-file").arg(file("pem"));
+            command.arg("--peer-key-file").arg(file("key"));
+            command.arg("--peer-trusted-ca-file").arg(folder.join("ca.pem"));
         }
         command.args(["--listen-client-urls", &listen]);
         command.args(["--advertise-client-urls", &member.client_url]);

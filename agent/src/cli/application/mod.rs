@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use super::Session;
 use super::documents::{self, Selection};
 use super::error::CliError;
+use super::trust::InitArgs;
 use crate::document::{Kind, Template, Values, parse_setting, parse_values};
 
 pub(super) use template::TemplateCommand;
@@ -23,12 +24,15 @@ pub(super) use template::TemplateCommand;
 pub(super) enum ClusterCommand {
     /// Store an application: its documents on its hosts, all at once, and nothing of it that is gone
     Apply(apply::ApplyArgs),
+    /// Make a cluster's authority, and the certificates and settings of its hosts
+    Init(InitArgs),
 }
 
 impl ClusterCommand {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         match self {
             Self::Apply(args) => args.run(session).await,
+            Self::Init(args) => args.run(),
         }
     }
 }

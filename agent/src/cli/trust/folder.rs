@@ -1,0 +1,259 @@
+//! A cluster's folder: its authority, the operator's certificate, and a folder for each host.
+//!
+//! Keys are readable by their owner only. The folder is made as a whole or not at all, and never over another.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::site::{Site, SiteHost};
+use crate::cli::error::{CliError, os_text};
+use crate::tls::authority::{Authority, AuthorityError, Issued, Role};
+use crate::tls::holder::Holder;
+
+/// The authority's certificate, which everybody has.
+pub(super) const CA: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+const ADMIN: &str = "admin.pem";
+const SITE: &str = "cluster.json";
+/// The user who may do everything, once users are made.
+const ADMIN_USER: &str = "root";
+
+const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    name: String,
+}
+
+/// One certificate.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Below the folder.
+    pub(super) file: String,
+    pub(super) role: &'static str,
+    pub(super) holder: String,
+    /// Whose folder it is in.
+    pub(super) host: Option<String>,
+    begins: SystemTime,
+    pub(super) ends: SystemTime,
+}
+
+impl Entry {
+    /// Two thirds of its life are over.
+    pub(super) fn is_due(&self, now: SystemTime) -> bool {
+        let life = self.ends.duration_since(self.begins).unwrap_or_default();
+        now >= self.begins + life * 2 / 3
+    }
+}
+
+impl Folder {
+    /// A cluster's, below `root` or where the person keeps such things.
+    pub(super) fn of(root: Option<&Path>, cluster: &str) -> Result<Folder, CliError> {
+        let root = match root {
+            Some(root) => root.to_owned(),
+            None => default_root()?,
+        };
+        Ok(Folder {
+            path: root.join(cluster),
+            name: cluster.to_owned(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes everything of a new cluster.
+    pub(super) fn found(&self, site: &Site, now: SystemTime) -> Result<(), CliError> {
+        if self.path.exists() {
+            return Err(
+                CliError::failed(format!("{} exists already", self.path.display())).hint(
+                    "a cluster's authority is made once; `agentctl cert list` shows what it has issued",
+                ),
+            );
+        }
+        let root = Authority::found(&self.name, now, CA_LIFETIME).map_err(failed)?;
+        let authority = Authority::open(&root.certificate, &root.key).map_err(failed)?;
+        // Beside its place, and then there in one step.
+        let making = Folder {
+            path: self.path.with_extension("new"),
+            name: self.name.clone(),
+        };
+        match fs::remove_dir_all(&making.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(making.failed("", &error)),
+            _ => making.make_dir("")?,
+        }
+        making.write_pair(CA, &root)?;
+        let text = serde_json::to_string_pretty(site).map_err(|error| CliError::failed(error.to_string()))?;
+        making.write(SITE, &text)?;
+        making.issue(&authority, ADMIN, Role::Client { user: ADMIN_USER }, now)?;
+        making.make_dir("hosts")?;
+        for host in &site.hosts {
+            let below = |file: &str| format!("hosts/{}/{file}", host.name);
+            making.make_dir(&format!("hosts/{}", host.name))?;
+            making.write(&below(CA), &root.certificate)?;
+            making.write(&below("config.yaml"), &site.settings(host))?;
+            for file in ["peer.pem", "server.pem"] {
+                making.issue_to(&authority, site, &host.name, &below(file), now)?;
+            }
+        }
+        fs::rename(&making.path, &self.path).map_err(|error| self.failed("", &error))
+    }
+
+    /// What the cluster was described as.
+    pub(super) fn site(&self) -> Result<Site, CliError> {
+        let text = self.read(SITE)?;
+        serde_json::from_str(&text)
+            .map_err(|error| CliError::failed(format!("{}: {error}", self.path.join(SITE).display())))
+    }
+
+    /// All certificates: the authority's, the operator's, then by host.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, CliError> {
+        let mut files = vec![
+            (CA.to_owned(), "authority", None),
+            (ADMIN.to_owned(), "client", None),
+        ];
+        let mut hosts: Vec<String> = self.site()?.hosts.into_iter().map(|host| host.name).collect();
+        hosts.sort_unstable();
+        for host in hosts {
+            files.push((format!("hosts/{host}/peer.pem"), "member", Some(host.clone())));
+            files.push((format!("hosts/{host}/server.pem"), "server", Some(host)));
+        }
+        files
+            .into_iter()
+            .map(|(file, role, host)| self.entry(file, role, host))
+            .collect()
+    }
+
+    fn entry(&self, file: String, role: &'static str, host: Option<String>) -> Result<Entry, CliError> {
+        let text = self.read(&file)?;
+        let unreadable = || {
+            CliError::failed(format!(
+                "{}: holds no certificate",
+                self.path.join(&file).display()
+            ))
+        };
+        let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| unreadable())?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| unreadable())?;
+        let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let validity = parsed.validity();
+        let (begins, ends) = (
+            time(validity.not_before.timestamp()),
+            time(validity.not_after.timestamp()),
+        );
+        Ok(Entry {
+            holder: Holder::of(&der).shown().to_owned(),
+            file,
+            role,
+            host,
+            begins,
+            ends,
+        })
+    }
+
+    /// Issues one certificate anew.
+    pub(super) fn renew(&self, site: &Site, entry: &Entry, now: SystemTime) -> Result<(), CliError> {
+        let authority = Authority::open(&self.read(CA)?, &self.read(CA_KEY)?).map_err(failed)?;
+        match &entry.host {
+            Some(host) => self.issue_to(&authority, site, host, &entry.file, now),
+            None => self.issue(&authority, &entry.file, Role::Client { user: ADMIN_USER }, now),
+        }
+    }
+
+    /// A host's certificate, by the name of its file.
+    fn issue_to(
+        &self,
+        authority: &Authority,
+        site: &Site,
+        host: &str,
+        file: &str,
+        now: SystemTime,
+    ) -> Result<(), CliError> {
+        let names = site.host(host).map(SiteHost::server_names).unwrap_or_default();
+        let role = if file.ends_with("/peer.pem") {
+            Role::Member { name: host }
+        } else {
+            Role::Server { host, names: &names }
+        };
+        self.issue(authority, file, role, now)
+    }
+
+    fn issue(
+        &self,
+        authority: &Authority,
+        file: &str,
+        role: Role<'_>,
+        now: SystemTime,
+    ) -> Result<(), CliError> {
+        let issued = authority.issue(role, now, LIFETIME).map_err(failed)?;
+        self.write_pair(file, &issued)
+    }
+
+    /// The key first: who sees the new certificate finds the key that belongs to it.
+    fn write_pair(&self, file: &str, issued: &Issued) -> Result<(), CliError> {
+        self.write(&file.replace(".pem", ".key"), &issued.key)?;
+        self.write(file, &issued.certificate)
+    }
+
+    /// In one step: nobody sees half a file.
+    fn write(&self, file: &str, text: &str) -> Result<(), CliError> {
+        let (path, beside) = (self.path.join(file), self.path.join(format!("{file}.new")));
+        let written = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut open = options.open(&beside)?;
+            open.write_all(text.as_bytes())?;
+            open.sync_all()?;
+            fs::rename(&beside, &path)
+        };
+        written().map_err(|error| self.failed(file, &error))
+    }
+
+    fn read(&self, file: &str) -> Result<String, CliError> {
+        fs::read_to_string(self.path.join(file)).map_err(|error| {
+            let failed = self.failed(file, &error);
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    failed.hint("`agentctl cluster init` makes a cluster's certificates")
+                }
+                _ => failed,
+            }
+        })
+    }
+
+    fn make_dir(&self, below: &str) -> Result<(), CliError> {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(self.path.join(below));
+        made.map_err(|error| self.failed(below, &error))
+    }
+
+    fn failed(&self, file: &str, error: &io::Error) -> CliError {
+        CliError::failed(format!("{}: {}", self.path.join(file).display(), os_text(error)))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn failed(error: AuthorityError) -> CliError {
+    CliError::failed(error.to_string())
+}
+
+fn default_root() -> Result<PathBuf, CliError> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+    config.map(|config| config.join("agentctl")).ok_or_else(|| {
+        CliError::failed("neither XDG_CONFIG_HOME nor HOME says where your settings are")
+            .hint("name a folder: --config-dir DIR")
+    })
+}

@@ -1,0 +1,196 @@
+//! A cluster's hosts and addresses, and what follows from them: names in certificates, settings of members. Pure.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::error::CliError;
+
+/// Where a host keeps its part.
+pub(super) const HOST_FOLDER: &str = "/etc/agent";
+
+/// One host.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct SiteHost {
+    pub(super) name: String,
+    /// A name or an address, without a port.
+    pub(super) address: String,
+}
+
+/// A cluster as it was described when it was made.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Site {
+    pub(super) cluster: String,
+    pub(super) hosts: Vec<SiteHost>,
+    pub(super) peer_port: u16,
+    pub(super) client_port: u16,
+}
+
+impl SiteHost {
+    /// Reads `HOST=ADDRESS`.
+    pub(super) fn parse(text: &str) -> Result<SiteHost, String> {
+        let (name, address) = text
+            .split_once('=')
+            .ok_or("write HOST=ADDRESS, for example ovh=51.0.0.10")?;
+        if !is_label(name) {
+            return Err(format!(
+                "`{name}` is no host's name: 1 to 63 letters, digits or hyphens"
+            ));
+        }
+        let is_name = address.split('.').all(is_label);
+        if address.parse::<IpAddr>().is_err() && !is_name {
+            return Err(format!(
+                "`{address}` is no address: give an IP address or a DNS name, without a port"
+            ));
+        }
+        Ok(SiteHost {
+            name: name.to_owned(),
+            address: address.to_owned(),
+        })
+    }
+
+    fn url(&self, port: u16) -> String {
+        match self.address.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("https://[{ip}]:{port}"),
+            _ => format!("https://{}:{port}", self.address),
+        }
+    }
+
+    /// All addresses of the host, of the family by which it is reached.
+    fn listen(&self, port: u16) -> String {
+        match self.address.parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => format!("https://[::]:{port}"),
+            _ => format!("https://0.0.0.0:{port}"),
+        }
+    }
+
+    /// What clients may call it: from elsewhere, and on the host itself.
+    pub(super) fn server_names(&self) -> Vec<String> {
+        ["localhost", "127.0.0.1", "::1"]
+            .into_iter()
+            .chain([self.address.as_str()])
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+}
+
+/// A label of a DNS name.
+pub(super) fn is_label(text: &str) -> bool {
+    let letters = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (1..=63).contains(&text.len()) && letters && !text.starts_with('-') && !text.ends_with('-')
+}
+
+impl Site {
+    pub(super) fn new(
+        cluster: &str,
+        hosts: Vec<SiteHost>,
+        peer_port: u16,
+        client_port: u16,
+    ) -> Result<Site, CliError> {
+        if !is_label(cluster) {
+            return Err(CliError::usage(format!("`{cluster}` is no cluster's name"))
+                .hint("it is 1 to 63 letters, digits or hyphens"));
+        }
+        let mut names: Vec<String> = hosts.iter().map(|host| host.name.to_ascii_lowercase()).collect();
+        let mut addresses: Vec<&str> = hosts.iter().map(|host| host.address.as_str()).collect();
+        names.sort_unstable();
+        addresses.sort_unstable();
+        let twice = |same: bool, what: &str| match same {
+            true => Err(CliError::usage(format!("two hosts have the same {what}"))),
+            false => Ok(()),
+        };
+        twice(names.windows(2).any(|pair| pair[0] == pair[1]), "name")?;
+        twice(addresses.windows(2).any(|pair| pair[0] == pair[1]), "address")?;
+        Ok(Site {
+            cluster: cluster.to_owned(),
+            hosts,
+            peer_port,
+            client_port,
+        })
+    }
+
+    pub(super) fn host(&self, name: &str) -> Option<&SiteHost> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+
+    /// `agent run --config` of a host.
+    pub(super) fn settings(&self, host: &SiteHost) -> String {
+        let members = self.hosts.iter();
+        let members: Vec<String> = members
+            .map(|host| format!("{}={}", host.name, host.url(self.peer_port)))
+            .collect();
+        let file = |name: &str| format!("{HOST_FOLDER}/{name}");
+        let settings = [
+            ("name", host.name.clone()),
+            ("data-dir", "/var/lib/agent".to_owned()),
+            ("initial-cluster", members.join(",")),
+            ("initial-cluster-token", self.cluster.clone()),
+            ("listen-peer-urls", host.listen(self.peer_port)),
+            ("initial-advertise-peer-urls", host.url(self.peer_port)),
+            ("peer-cert-file", file("peer.pem")),
+            ("peer-key-file", file("peer.key")),
+            ("peer-trusted-ca-file", file("ca.pem")),
+            ("listen-client-urls", host.listen(self.client_port)),
+            ("advertise-client-urls", host.url(self.client_port)),
+            ("cert-file", file("server.pem")),
+            ("key-file", file("server.key")),
+            ("trusted-ca-file", file("ca.pem")),
+        ];
+        let mut text = format!(
+            "# Host {} of cluster {}. Written by agentctl cluster init.\n",
+            host.name, self.cluster
+        );
+        for (key, value) in settings {
+            text.push_str(&format!("{key}: \"{value}\"\n"));
+        }
+        text.push_str("client-cert-auth: true\n");
+        text
+    }
+
+    /// What a shell needs to know of the cluster.
+    pub(super) fn exports(&self, folder: &str) -> String {
+        let endpoints: Vec<String> = self.hosts.iter().map(|host| host.url(self.client_port)).collect();
+        format!(
+            "  export AGENTCTL_ENDPOINTS={}\n  export AGENTCTL_CACERT={folder}/ca.pem \
+             AGENTCTL_CERT={folder}/admin.pem AGENTCTL_KEY={folder}/admin.key\n",
+            endpoints.join(",")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read() {
+        let url = |text: &str| SiteHost::parse(text).unwrap().url(2380);
+        assert_eq!(url("ovh=51.0.0.10"), "https://51.0.0.10:2380");
+        assert_eq!(url("ovh=fd00::1"), "https://[fd00::1]:2380");
+        assert_eq!(url("ovh=a.example.org"), "https://a.example.org:2380");
+        for wrong in [
+            "ovh",
+            "=1.2.3.4",
+            "o/h=1.2.3.4",
+            "ovh=",
+            "ovh=1.2.3.4:2380",
+            "ovh=a\"b",
+            "-a=b",
+        ] {
+            assert!(SiteHost::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_differ() {
+        let failed = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| SiteHost::parse(host).unwrap());
+            Site::new("prod", hosts.collect(), 1, 2).unwrap_err().to_string()
+        };
+        assert!(failed(&["a=1.1.1.1", "A=1.1.1.2"]).contains("same name"));
+        assert!(failed(&["a=1.1.1.1", "b=1.1.1.1"]).contains("same address"));
+        assert!(Site::new("../x", Vec::new(), 1, 2).is_err());
+    }
+}

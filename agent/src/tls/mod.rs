@@ -1,0 +1,21 @@
+//! What the agent's listeners and its connections to peers have in common of TLS: certificates out of files, who a
+//! certificate is about, and words for what goes wrong.
+//!
+//! [`authority`] issues certificates, [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members, both
+//! ends of it, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and
+//! decides nothing about members: `peer` does.
+
+pub mod authority;
+pub mod files;
+pub mod holder;
+pub mod peer;
+pub mod trouble;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The one implementation of cryptography that is linked.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}

@@ -1,0 +1,222 @@
+//! TLS between members: one certificate for both ends, read again when its files change.
+//!
+//! Both sides verify that the other's certificate is of a trusted authority, and made for its end. Whose certificate
+//! it is comes out of the handshake; whether that one may be there is for `crate::peer` to decide.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+
+use super::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
+use super::holder::{Holder, member_dns_name};
+use super::provider;
+
+/// Where a member's own certificate and its authorities are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTlsFiles {
+    pub cert: PemFile,
+    pub key: PemFile,
+    pub trusted_ca: PemFile,
+}
+
+impl PeerTlsFiles {
+    fn paths(&self) -> [&Path; 3] {
+        [&self.cert.path, &self.key.path, &self.trusted_ca.path]
+    }
+}
+
+/// Cloneable: all clones are renewed at once.
+#[derive(Clone)]
+pub struct PeerTls(Arc<Inner>);
+
+struct Inner {
+    files: PeerTlsFiles,
+    member: String,
+    loaded: ArcSwap<Loaded>,
+}
+
+/// What was read together.
+#[derive(Clone)]
+struct Loaded {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerTls").field(&self.0.files).finish()
+    }
+}
+
+impl PeerTls {
+    /// Reads the files, whose certificate must be that of `member`.
+    ///
+    /// # Errors
+    /// See [`TlsFileError`].
+    pub fn load(files: &PeerTlsFiles, member: &str) -> Result<PeerTls, TlsFileError> {
+        Ok(PeerTls(Arc::new(Inner {
+            loaded: ArcSwap::from_pointee(load(files, member)?),
+            files: files.clone(),
+            member: member.to_owned(),
+        })))
+    }
+
+    /// For the next connection from another member.
+    #[must_use]
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.0.loaded.load().server.clone()
+    }
+
+    /// For the next connection to another member.
+    #[must_use]
+    pub fn client(&self) -> Arc<ClientConfig> {
+        self.0.loaded.load().client.clone()
+    }
+
+    /// What takes up files that change.
+    #[must_use]
+    pub fn renewal(&self) -> RenewalTask {
+        RenewalTask {
+            seen: Stamps::of(self.0.files.paths()),
+            tls: self.clone(),
+        }
+    }
+}
+
+/// Looks at the files, and reads them again when they have changed. Files that cannot be used are logged, and the
+/// former ones used on.
+#[derive(Debug)]
+pub struct RenewalTask {
+    tls: PeerTls,
+    seen: Stamps,
+}
+
+impl RenewalTask {
+    /// Runs for as long as it is let.
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            let Inner {
+                files,
+                member,
+                loaded,
+            } = &*self.tls.0;
+            let stamps = Stamps::of(files.paths());
+            if stamps == self.seen {
+                continue;
+            }
+            self.seen = stamps;
+            match load(files, member) {
+                Ok(renewed) => {
+                    tracing::info!(peer_cert_file = %files.cert.path.display(), "peer certificates read again");
+                    loaded.store(Arc::new(renewed));
+                }
+                Err(error) => tracing::error!(%error, "the former peer certificates are used on"),
+            }
+        }
+    }
+}
+
+fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
+    let chain = files.cert.certificates()?;
+    let named = chain.first().and_then(|own| Holder::of(own).member);
+    if !named.is_some_and(|named| named.eq_ignore_ascii_case(member)) {
+        let name = member_dns_name(member);
+        return Err(files.cert.unfit(format!(
+            "it is not the certificate of member {member}: that has the DNS name {name}, and none of another member"
+        )));
+    }
+    let roots = Arc::new(files.trusted_ca.roots()?);
+    let pair = |error: rustls::Error| TlsFileError::Pair {
+        flag: files.cert.flag,
+        cert: files.cert.path.clone(),
+        key: files.key.path.clone(),
+        reason: error.to_string(),
+    };
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+        .build()
+        .map_err(|error| files.trusted_ca.unfit(error.to_string()))?;
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(pair)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain.clone(), files.key.private_key()?)
+        .map_err(pair)?;
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    // A session that is resumed would skip the look at the other's certificate.
+    server.send_tls13_tickets = 0;
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(pair)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TrustedServer {
+            roots,
+            provider: provider(),
+        }))
+        .with_client_auth_cert(chain, files.key.private_key()?)
+        .map_err(pair)?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    client.resumption = Resumption::disabled();
+    Ok(Loaded {
+        server: Arc::new(server),
+        client: Arc::new(client),
+    })
+}
+
+/// Verifies all of a server's certificate but its name: members are known by other names than their addresses, and
+/// who dialled looks at that one before it sends anything.
+#[derive(Debug)]
+struct TrustedServer {
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for TrustedServer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
