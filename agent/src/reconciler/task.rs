@@ -124,6 +124,7 @@ impl Reconciler {
             let next = look_again.map_or(rescan, |at| at.min(rescan));
             self.wait(wake, next).await;
             sleep(COALESCE).await;
+            self.engine.take_finished();
         }
     }
 
