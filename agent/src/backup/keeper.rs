@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::Board;
 use super::store::{Backup, Store, StoreError};
 use crate::document::{DesiredKey, Keep, Kind, OWNERSHIP_PREFIX, Stamp, Subject};
-use crate::incus::{self, Incus, IncusError, StateAction};
+use crate::incus::{self, ExportOptions, Incus, IncusError, StateAction};
 
 /// By this a snapshot is known to be a schedule's: `agent-DOCUMENT-TIME`.
 const PREFIX: &str = "agent-";
@@ -148,7 +148,14 @@ impl Keeper {
             }
         }
         let export = format!("{PREFIX}{now}");
-        self.incus.create_export(kind, tenant, &name, &export).await?;
+        let options = ExportOptions {
+            with_snapshots: false,
+            compressed: true,
+            expires_at: None,
+        };
+        self.incus
+            .create_export(kind, tenant, &name, &export, &options)
+            .await?;
         let pool = match subject {
             Subject::Volume { pool, .. } => pool,
             Subject::Instance { .. } => "",

@@ -316,7 +316,7 @@ mod tests {
             .assert_eq(&beside);
         // Cut short, it does not count.
         fs::write(&path, "hello").unwrap();
-        assert_eq!(store.all(), [old.clone()]);
+        assert_eq!(store.all(), std::slice::from_ref(&old));
         store.remove(&old).unwrap();
         store.remove(&old).unwrap();
         assert_eq!(store.all(), []);

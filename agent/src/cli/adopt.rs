@@ -69,7 +69,7 @@ impl AdoptArgs {
                     expected: Some(0),
                     write: Write::Put(text.clone()),
                 };
-                let revision = atomic::commit(&session.client, &[step]).await?;
+                let revision = atomic::commit(&session.client, &[step], 0).await?;
                 let revision = revision.ok_or_else(|| {
                     CliError::failed(format!("somebody else wrote a document of {key} meanwhile"))
                         .hint("try again")

@@ -89,7 +89,7 @@ impl ApplyArgs {
             if steps.is_empty() {
                 return show(session, &changes, read_at);
             }
-            if let Some(revision) = atomic::commit(&session.client, &steps).await? {
+            if let Some(revision) = atomic::commit(&session.client, &steps, read_at).await? {
                 return show(session, &changes, revision);
             }
         }
@@ -155,7 +155,7 @@ async fn apply_plan(session: &Session, plan: &PlanFile) -> Result<(), CliError> 
     if steps.iter().all(|step| step.write == Write::Nothing) {
         return show(session, &changes, read_at);
     }
-    match atomic::commit(&session.client, &steps).await? {
+    match atomic::commit(&session.client, &steps, read_at).await? {
         Some(revision) => show(session, &changes, revision),
         None => Err(
             CliError::failed("somebody else changed a document of the plan just now")

@@ -1,18 +1,27 @@
 //! Many documents, one revision: a transaction that does everything or nothing, however many keys it has.
 //!
-//! A transaction holds 128 operations and as many compares; one within another counts for itself. So compares stand in
-//! a chain, each link the only thing that the one before does, and the last link does all the work.
+//! A transaction holds 128 operations and as many compares, and one within another what the outer ones leave of that.
+//! Writes that are too many stand in a tree, whose branches are short on every way down. Compares all gate the same
+//! writes, so nesting gains them nothing: too many are replaced by one for each range that holds documents, which says
+//! that nothing in it was put since it was read. That a document was not deleted since is said by its put, which keeps
+//! the lease that it has (none): it is refused, and all with it, where there is nothing to keep.
+
+use std::collections::BTreeSet;
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request;
-use proto::etcdserverpb::response_op::Response;
 
 use super::client::Client;
 use super::error::CliError;
+use super::range::KeyRange;
 
 /// Below etcd's default of 128.
 const AT_ONCE: usize = 100;
+/// Of a tree: three levels of this stay below 128, and hold 64,000 writes.
+const BRANCHES: usize = 40;
+/// How a member refuses a put that keeps what is not there.
+const NOT_THERE: &str = "key not found";
 
 /// What is to become of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,51 +39,70 @@ pub(super) enum Write {
     Delete,
 }
 
-/// Does all of it at one revision, which is returned. `None`: a key is not what was expected, and nothing is done.
-pub(super) async fn commit(client: &Client, steps: &[Step]) -> Result<Option<i64>, CliError> {
-    let response = client.txn(transaction(steps)).await?;
-    let revision = response.header.map_or(0, |header| header.revision);
-    let depth = links(steps);
-    Ok(all_succeeded(&response, depth).then_some(revision))
-}
-
-/// How many transactions stand within each other for the compares.
-fn links(steps: &[Step]) -> usize {
-    let compares = steps.iter().filter(|step| step.expected.is_some()).count();
-    compares.div_ceil(AT_ONCE).max(1)
-}
-
-fn transaction(steps: &[Step]) -> pb::TxnRequest {
-    let writes: Vec<pb::RequestOp> = steps.iter().filter_map(write).collect();
-    let success = if writes.len() <= AT_ONCE {
-        writes
-    } else {
-        let part = |part: &[pb::RequestOp]| {
-            nested(pb::TxnRequest {
-                success: part.to_vec(),
-                ..Default::default()
-            })
-        };
-        writes.chunks(AT_ONCE).map(part).collect()
+/// Does all of it at one revision, which is returned. `None`: a key is not what was expected when all were read, at
+/// revision `read_at`, and nothing is done.
+pub(super) async fn commit(client: &Client, steps: &[Step], read_at: i64) -> Result<Option<i64>, CliError> {
+    let transaction = transaction(steps, read_at)?;
+    let response = match client.txn(transaction).await {
+        Err(error) if steps.len() > AT_ONCE && error.to_string().contains(NOT_THERE) => return Ok(None),
+        answer => answer?,
     };
-    let compares: Vec<pb::Compare> = steps.iter().filter_map(compare).collect();
-    let mut links = compares.chunks(AT_ONCE).rev();
-    let mut transaction = pb::TxnRequest {
-        compare: links.next().unwrap_or_default().to_vec(),
+    let revision = response.header.map_or(0, |header| header.revision);
+    Ok(response.succeeded.then_some(revision))
+}
+
+fn transaction(steps: &[Step], read_at: i64) -> Result<pb::TxnRequest, CliError> {
+    let few = steps.len() <= AT_ONCE;
+    let compare = if few {
+        steps.iter().filter_map(compare).collect()
+    } else {
+        untouched(steps, read_at)?
+    };
+    let mut success: Vec<pb::RequestOp> = steps.iter().filter_map(|step| write(step, !few)).collect();
+    while !few && success.len() > BRANCHES {
+        success = success.chunks(BRANCHES).map(nested).collect();
+    }
+    Ok(pb::TxnRequest {
+        compare,
         success,
         failure: vec![],
-    };
-    for link in links {
-        transaction = pb::TxnRequest {
-            compare: link.to_vec(),
-            success: vec![nested(transaction)],
-            failure: vec![],
-        };
-    }
-    transaction
+    })
 }
 
-fn nested(transaction: pb::TxnRequest) -> pb::RequestOp {
+/// For every tenant that is spoken of, and for the cluster: nothing that is desired was put since it was read.
+fn untouched(steps: &[Step], read_at: i64) -> Result<Vec<pb::Compare>, CliError> {
+    let expected = steps.iter().filter(|step| step.expected.is_some());
+    let folders: BTreeSet<&str> = expected.map(|step| folder(&step.key)).collect();
+    if folders.len() > BRANCHES {
+        let text = format!("{} tenants are too many: {BRANCHES} go in at once", folders.len());
+        return Err(CliError::failed(text).hint("nothing was changed; apply fewer tenants at once"));
+    }
+    let compare = |folder: &str| {
+        let range = KeyRange::prefix(folder.as_bytes());
+        pb::Compare {
+            result: CompareResult::Less.into(),
+            target: CompareTarget::Mod.into(),
+            key: range.key,
+            range_end: range.range_end,
+            target_union: Some(TargetUnion::ModRevision(read_at + 1)),
+        }
+    };
+    Ok(folders.into_iter().map(compare).collect())
+}
+
+/// Where a key is, up to its kind: `/tenants/shop/desired/`.
+fn folder(key: &str) -> &str {
+    let end = key
+        .find("/desired/")
+        .map_or(key.len(), |at| at + "/desired/".len());
+    key.get(..end).unwrap_or(key)
+}
+
+fn nested(success: &[pb::RequestOp]) -> pb::RequestOp {
+    let transaction = pb::TxnRequest {
+        success: success.to_vec(),
+        ..Default::default()
+    };
     pb::RequestOp {
         request: Some(Request::RequestTxn(transaction)),
     }
@@ -90,13 +118,15 @@ fn compare(step: &Step) -> Option<pb::Compare> {
     })
 }
 
-fn write(step: &Step) -> Option<pb::RequestOp> {
+/// With `keeps`, a put of what is expected to be there is refused where it is not.
+fn write(step: &Step, keeps: bool) -> Option<pb::RequestOp> {
     let key = bytes::Bytes::from(step.key.clone());
     let request = match &step.write {
         Write::Nothing => return None,
         Write::Put(text) => Request::RequestPut(pb::PutRequest {
             key,
             value: text.clone().into(),
+            ignore_lease: keeps && step.expected.is_some_and(|revision| revision > 0),
             ..Default::default()
         }),
         Write::Delete => Request::RequestDeleteRange(pb::DeleteRangeRequest {
@@ -109,73 +139,79 @@ fn write(step: &Step) -> Option<pb::RequestOp> {
     })
 }
 
-fn all_succeeded(response: &pb::TxnResponse, links: usize) -> bool {
-    let mut response = response;
-    for _ in 1..links {
-        let inner = response
-            .responses
-            .first()
-            .and_then(|inner| inner.response.as_ref());
-        match inner {
-            Some(Response::ResponseTxn(inner)) if response.succeeded => response = inner,
-            _ => return false,
-        }
-    }
-    response.succeeded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn steps(count: usize) -> Vec<Step> {
-        (0..count)
-            .map(|number| Step {
-                key: format!("k{number:04}"),
-                expected: Some(1),
-                write: Write::Put("v".into()),
+        let tenant = |number: usize| if number.is_multiple_of(2) { "a" } else { "b" };
+        let step = |number| Step {
+            key: format!("/tenants/{}/desired/instances/i{number:04}", tenant(number)),
+            expected: Some(if number < 10 { 7 } else { 0 }),
+            write: Write::Put("v".into()),
+        };
+        (0..count).map(step).collect()
+    }
+
+    /// What a member counts: compares or operations, whichever are more, on the way down where they are most.
+    fn most(transaction: &pb::TxnRequest) -> usize {
+        let inner = transaction.success.iter().filter_map(|op| match &op.request {
+            Some(Request::RequestTxn(inner)) => Some(most(inner)),
+            _ => None,
+        });
+        transaction.compare.len().max(transaction.success.len()) + inner.max().unwrap_or(0)
+    }
+
+    fn puts(transaction: &pb::TxnRequest) -> Vec<&pb::PutRequest> {
+        let requests = transaction.success.iter().filter_map(|op| op.request.as_ref());
+        requests
+            .flat_map(|request| match request {
+                Request::RequestPut(put) => vec![put],
+                Request::RequestTxn(inner) => puts(inner),
+                _ => vec![],
             })
             .collect()
     }
 
-    /// Compares and operations of each transaction, the outer one first.
-    fn shape(transaction: &pb::TxnRequest) -> Vec<(usize, usize)> {
-        let mut shape = vec![(transaction.compare.len(), transaction.success.len())];
-        for op in &transaction.success {
-            if let Some(Request::RequestTxn(inner)) = &op.request {
-                shape.extend(self::shape(inner));
-            }
+    #[test]
+    fn no_way_down_holds_more_than_it_may() {
+        for count in [0, 1, 100, 101, 500, 1_600, 1_601, 5_000] {
+            let transaction = transaction(&steps(count), 9).unwrap();
+            assert!(most(&transaction) <= 128, "{count}: {}", most(&transaction));
+            assert_eq!(puts(&transaction).len(), count);
         }
-        shape
     }
 
     #[test]
-    fn no_transaction_holds_more_than_it_may() {
-        assert_eq!(shape(&transaction(&steps(0))), [(0, 0)]);
-        assert_eq!(shape(&transaction(&steps(100))), [(100, 100)]);
+    fn few_are_compared_each() {
+        let transaction = transaction(&steps(100), 9).unwrap();
+        assert_eq!(transaction.compare.len(), 100);
+        assert!(puts(&transaction).iter().all(|put| !put.ignore_lease));
+    }
+
+    #[test]
+    fn many_are_compared_by_their_folders() {
+        let transaction = transaction(&steps(500), 9).unwrap();
+        let compared: Vec<_> = transaction
+            .compare
+            .iter()
+            .map(|compare| {
+                (
+                    compare.key.as_ref(),
+                    compare.range_end.as_ref(),
+                    compare.target_union.clone(),
+                )
+            })
+            .collect();
+        let before = || Some(TargetUnion::ModRevision(10));
         assert_eq!(
-            shape(&transaction(&steps(250))),
-            [(100, 1), (100, 1), (50, 3), (0, 100), (0, 100), (0, 50)]
+            compared,
+            [
+                (&b"/tenants/a/desired/"[..], &b"/tenants/a/desired0"[..], before()),
+                (b"/tenants/b/desired/", b"/tenants/b/desired0", before())
+            ]
         );
-        assert_eq!(links(&steps(250)), 3);
-    }
-
-    #[test]
-    fn every_link_must_hold() {
-        let link = |succeeded: bool, inner: Option<pb::TxnResponse>| pb::TxnResponse {
-            succeeded,
-            responses: inner
-                .into_iter()
-                .map(|inner| pb::ResponseOp {
-                    response: Some(Response::ResponseTxn(inner)),
-                })
-                .collect(),
-            ..Default::default()
-        };
-        assert!(all_succeeded(&link(true, None), 1));
-        assert!(!all_succeeded(&link(false, None), 1));
-        assert!(all_succeeded(&link(true, Some(link(true, None))), 2));
-        assert!(!all_succeeded(&link(true, Some(link(false, None))), 2));
-        assert!(!all_succeeded(&link(false, None), 2));
+        let kept = puts(&transaction).iter().filter(|put| put.ignore_lease).count();
+        assert_eq!(kept, 10, "those that were there must still be");
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct DeleteArgs {
 impl DeleteArgs {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let keys = self.keys()?;
-        let (before, _) = apply::read(&session.client, &keys).await?;
+        let (before, read_at) = apply::read(&session.client, &keys).await?;
         if let (Some(kind), Some(name), [None]) = (self.kind, &self.name, before.as_slice()) {
             return Err(CliError::failed(format!("there is no {kind} {name}"))
                 .hint("nothing was changed; `agentctl get` lists what there is"));
@@ -51,7 +51,7 @@ impl DeleteArgs {
                 write: Write::Delete,
             })
             .collect();
-        let revision = atomic::commit(&session.client, &steps).await?;
+        let revision = atomic::commit(&session.client, &steps, read_at).await?;
         apply::show(session, &changes, revision.unwrap_or(0))
     }
 

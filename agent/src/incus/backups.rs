@@ -70,13 +70,14 @@ impl Incus {
         self.names_below(kind, project, name, "backups").await
     }
 
-    /// Makes an export within Incus, without snapshots; to be downloaded, and deleted.
+    /// Makes an export within Incus; to be downloaded, and deleted.
     pub async fn create_export(
         &self,
         kind: Kind,
         project: &str,
         name: &str,
         export: &str,
+        options: &ExportOptions,
     ) -> Result<(), IncusError> {
         path::below(kind, project, name, &["backups", export])?;
         let path = path::below(kind, project, name, &["backups"])?;
@@ -84,7 +85,13 @@ impl Incus {
             Kind::Volume => "volume_only",
             _ => "instance_only",
         };
-        let body = json!({"name": export, alone: true, "optimized_storage": false});
+        let mut body = json!({"name": export, alone: !options.with_snapshots, "optimized_storage": false});
+        if !options.compressed {
+            body["compression_algorithm"] = json!("none");
+        }
+        if let Some(expires_at) = &options.expires_at {
+            body["expires_at"] = json!(expires_at);
+        }
         let slow = self.clone().with_operation_limit(EXPORT_LIMIT);
         let answer = slow.write(Method::POST, &path, Some(&body), None).await?;
         match slow.finish(answer, Duration::ZERO).await? {
@@ -181,6 +188,16 @@ impl Incus {
         // A forgotten one is gone, or will be found again by the next look.
         self.finish(answer, Duration::ZERO).await.map(|_| ())
     }
+}
+
+/// What an export holds, and how long Incus keeps it.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    pub with_snapshots: bool,
+    /// As Incus compresses by default.
+    pub compressed: bool,
+    /// RFC 3339; `None`: until it is deleted.
+    pub expires_at: Option<String>,
 }
 
 /// An export on its way out of Incus.

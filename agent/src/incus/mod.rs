@@ -26,7 +26,7 @@ pub mod simulated;
 mod transport;
 mod websocket;
 
-pub use backups::Export;
+pub use backups::{Export, ExportOptions};
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};

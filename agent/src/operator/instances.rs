@@ -191,7 +191,7 @@ impl Operator {
         ))
     }
 
-    async fn live(&self, incus: &Incus, tenant: &str, name: &str) -> Result<Live, OperatorError> {
+    pub(super) async fn live(&self, incus: &Incus, tenant: &str, name: &str) -> Result<Live, OperatorError> {
         let live = incus.get(Kind::Instance, tenant, name).await?;
         live.ok_or_else(|| OperatorError::no_instance(&self.host, tenant, name))
     }

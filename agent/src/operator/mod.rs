@@ -8,6 +8,7 @@
 mod address;
 mod backups;
 mod error;
+mod export;
 mod instances;
 mod planner;
 mod session;
@@ -23,6 +24,7 @@ use crate::backup::Keeper;
 use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
+pub use export::Exported;
 pub(crate) use instances::patience;
 pub use planner::Planner;
 pub(crate) use planner::key as document_key;

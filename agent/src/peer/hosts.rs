@@ -12,11 +12,12 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request as AttachWhat;
 use proto::agent::v1::{AttachRequest, AttachResponse, AttachStart};
+use proto::peer::export_chunk::Chunk;
 use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use proto::peer::operator_client::OperatorClient;
 use proto::peer::operator_server::Operator as OperatorService;
-use proto::peer::{BackupFile, HostOutcome, HostTask};
+use proto::peer::{BackupFile, ExportChunk, ExportRequest, HostOutcome, HostTask};
 use raft_store::wal::Identity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,6 +36,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// What the way there and back may add to what a task takes.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// Pieces of an instance on their way out of this process.
+const EXPORT_QUEUE: usize = 4;
+
+/// An export, as a stream of messages.
+type ExportAnswers = std::pin::Pin<Box<dyn futures::Stream<Item = Result<ExportChunk, Status>> + Send>>;
 
 /// The answers of a session, as a stream of messages.
 pub type AttachAnswers =
@@ -146,6 +153,22 @@ impl Hosts {
         }
     }
 
+    /// Asks another host for an instance that moves here.
+    ///
+    /// # Errors
+    /// As for [`Hosts::perform`].
+    pub async fn export(&self, host: &str, request: ExportRequest) -> Result<ExportChunks, OperatorError> {
+        let mut peer = self.peer(host)?;
+        let opened = peer
+            .export(request)
+            .await
+            .map_err(|status| failed(host, &status))?;
+        Ok(ExportChunks {
+            host: host.to_owned(),
+            stream: opened.into_inner(),
+        })
+    }
+
     pub(super) fn peer(&self, host: &str) -> Result<Peer, OperatorError> {
         let members = self.node.members();
         let Some(member) = members.iter().find(|member| member.name == host) else {
@@ -191,6 +214,26 @@ impl Hosts {
     }
 }
 
+/// An instance on its way from another host. The connection is asked whether it is still there, so that a host that is
+/// lost ends it.
+#[derive(Debug)]
+pub struct ExportChunks {
+    host: String,
+    stream: Streaming<ExportChunk>,
+}
+
+impl ExportChunks {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// What the host says; or that it does not answer any more.
+    pub async fn next(&mut self) -> Result<Option<Chunk>, OperatorError> {
+        let message = self.stream.message().await;
+        let message = message.map_err(|status| failed(&self.host, &status))?;
+        Ok(message.and_then(|message| message.chunk))
+    }
+}
+
 /// What the other members are answered.
 #[derive(Clone, Debug)]
 pub(super) struct HostServer(pub(super) Hosts);
@@ -198,6 +241,7 @@ pub(super) struct HostServer(pub(super) Hosts);
 #[tonic::async_trait]
 impl OperatorService for HostServer {
     type AttachStream = AttachAnswers;
+    type ExportStream = ExportAnswers;
     type FetchBackupStream = BackupChunks;
 
     async fn fetch_backup(&self, request: Request<BackupFile>) -> Result<Response<BackupChunks>, Status> {
@@ -222,6 +266,35 @@ impl OperatorService for HostServer {
         let operator = self.0.operator.clone();
         let session = move |requests, answers| async move { operator.attach(start, requests, answers).await };
         Ok(Response::new(serve_session(requests, session)))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let request = request.into_inner();
+        let operator = self.0.operator.clone();
+        let (chunks, mut exported) = mpsc::channel(EXPORT_QUEUE);
+        let (to_caller, stream) = mpsc::channel(EXPORT_QUEUE);
+        // Lives as long as the call: ends with the export, or when nobody reads it any more.
+        tokio::spawn(async move {
+            let answers = to_caller.clone();
+            let export = async move { operator.export(&request, chunks).await };
+            let pump = async move {
+                while let Some(chunk) = exported.recv().await {
+                    if answers
+                        .send(Ok(ExportChunk { chunk: Some(chunk) }))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            };
+            let (ended, ()) = tokio::join!(export, pump);
+            if let Err(error) = ended {
+                // A caller that is gone need not know.
+                let _ = to_caller.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 }
 

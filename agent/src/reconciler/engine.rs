@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -80,8 +80,8 @@ impl Engine {
 
     /// Begins what the plan asks for and may begin now, and says where every object stands.
     ///
-    /// The plan must have been made from what was observed after the last call of [`Engine::finished`]: objects
-    /// under work are left to their worker.
+    /// The plan must have been made from what was observed after the last call of [`Engine::finished`] or
+    /// [`Engine::take_finished`]: objects under work are left to their worker.
     pub(crate) fn pass(&mut self, plan: Plan, now: Instant) -> Pass {
         self.objects
             .retain(|key, object| object.work.is_some() || plan.objects.contains_key(key));
@@ -169,6 +169,18 @@ impl Engine {
         let Some(joined) = self.workers.join_next_with_id().await else {
             return std::future::pending().await;
         };
+        self.end(joined);
+    }
+
+    /// Takes note of all others that have finished, too: with one for each pass, a pass over many objects would be all
+    /// that many workers have to share.
+    pub(crate) fn take_finished(&mut self) {
+        while let Some(joined) = self.workers.try_join_next_with_id() {
+            self.end(joined);
+        }
+    }
+
+    fn end(&mut self, joined: Result<(Id, Result<(), String>), JoinError>) {
         let (id, result) = match joined {
             Ok(done) => done,
             Err(error) => (error.id(), Err(format!("the worker failed: {error}"))),

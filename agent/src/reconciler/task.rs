@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -14,6 +14,7 @@ use super::desired::{Desired, Parser};
 use super::engine::{Engine, Pass};
 use super::execute::in_full;
 use super::observe::{Observed, observe};
+use super::placement::{Move, Moves, moves_to};
 use super::plan::{Context, Report, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
@@ -57,6 +58,8 @@ pub struct Reconciler {
     unreachable: Option<Unreachable>,
     /// No quorum answered: not asked again before this.
     confirm_again: Option<Instant>,
+    /// What moves to this host, for the task that fetches it.
+    moves: watch::Sender<Vec<Move>>,
 }
 
 /// Incus has not answered since.
@@ -81,9 +84,16 @@ impl Reconciler {
             status_retry: None,
             unreachable: None,
             confirm_again: None,
+            moves: watch::Sender::new(Vec::new()),
             node,
             hands,
         }
+    }
+
+    /// What every pass sees of the moves to this host.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        Moves(self.moves.subscribe())
     }
 
     /// Runs until shutdown. What is under way then is given a moment; every step may be repeated later.
@@ -115,6 +125,7 @@ impl Reconciler {
             let next = look_again.map_or(rescan, |at| at.min(rescan));
             self.wait(wake, next).await;
             sleep(COALESCE).await;
+            self.engine.take_finished();
         }
     }
 
@@ -167,6 +178,12 @@ impl Reconciler {
                 return Some(Instant::now() + Duration::from_secs(1));
             }
         };
+        let moves = moves_to(&desired, &self.host);
+        self.moves.send_if_modified(|before| {
+            let is_new = *before != moves;
+            *before = moves;
+            is_new
+        });
         let (pass, confirmed) = match self.plan_and_begin(&desired).await {
             Ok(done) => {
                 if let Some(unreachable) = self.unreachable.take() {

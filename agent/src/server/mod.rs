@@ -31,7 +31,7 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Dialer, Hosts};
-use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions, Scheduler};
+use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -140,13 +140,13 @@ pub async fn run(config: RunConfig) -> Result<()> {
     spawn_maintenance(&node, &config, &clients, &mut background);
 
     let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
-    let context = api_context(&node, hosts, &config, metrics, &clients);
+    let context = api_context(&node, hosts.clone(), &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let mut acting = spawn_reconciler(&node, hands, &config, &clients);
+    let mut acting = spawn_reconciler(&node, hands, hosts, &config, &clients);
     if let Some(backups) = backups {
         acting.spawn(backups.run(clients.clone()));
     }
@@ -391,6 +391,7 @@ fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
 fn spawn_reconciler(
     node: &Node,
     hands: Option<Hands>,
+    hosts: Hosts,
     config: &RunConfig,
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
@@ -401,7 +402,11 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
+    let reconciler = Reconciler::new(node.clone(), hands, &options);
+    let received = config.data_dir.join("moves");
+    let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
+    acting.spawn(reconciler.run(shutdown.clone()));
+    acting.spawn(mover.run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting

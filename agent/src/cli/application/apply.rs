@@ -107,7 +107,7 @@ impl ApplyArgs {
             if steps.is_empty() {
                 return documents_apply::show(session, &changes, read_at);
             }
-            if let Some(revision) = atomic::commit(&session.client, &steps).await? {
+            if let Some(revision) = atomic::commit(&session.client, &steps, read_at).await? {
                 return documents_apply::show(session, &changes, revision);
             }
         }

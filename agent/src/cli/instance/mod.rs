@@ -6,6 +6,7 @@
 mod edit;
 mod exec;
 mod list;
+mod moving;
 mod power;
 mod snapshot;
 mod terminal;
@@ -32,6 +33,8 @@ pub(super) enum InstanceCommand {
     Stop(power::StopArgs),
     /// Stop an instance and start it again
     Restart(power::RestartArgs),
+    /// Move an instance to another host, with its data
+    Move(moving::MoveArgs),
     /// Keep an instance as it is now, to come back to
     Snapshot(snapshot::SnapshotArgs),
     /// The snapshots of an instance
@@ -51,6 +54,7 @@ impl InstanceCommand {
             Self::Start(args) => args.run(session).await,
             Self::Stop(args) => args.run(session).await,
             Self::Restart(args) => args.run(session).await,
+            Self::Move(args) => args.run(session).await,
             Self::Snapshot(args) => args.run(session).await,
             Self::Snapshots(args) => args.run(session).await,
             Self::Restore(args) => args.run(session).await,
