@@ -1,10 +1,12 @@
 //! What the agent's listeners and its connections to peers have in common of TLS: certificates out of files, who a
 //! certificate is about, and words for what goes wrong.
 //!
-//! [`authority`] issues certificates, [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members, both
-//! ends of it, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and
-//! decides nothing about members: `peer` does.
+//! [`any_name`] verifies a server without its name, [`authority`] issues certificates, [`files`] reads PEM, [`holder`]
+//! says whom a verified certificate names, [`peer`] is TLS between members, both ends of it, and [`trouble`] turns the
+//! library's alerts into what a person can act on. It opens no connection and decides nothing about members:
+//! `crate::peer` does.
 
+pub mod any_name;
 pub mod authority;
 pub mod files;
 pub mod holder;

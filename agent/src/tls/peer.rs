@@ -8,13 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::client::Resumption;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ServerConfig};
 
+use super::any_name::AnyName;
 use super::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
 use super::holder::{Holder, member_dns_name};
 use super::provider;
@@ -157,10 +155,7 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(pair)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TrustedServer {
-            roots,
-            provider: provider(),
-        }))
+        .with_custom_certificate_verifier(Arc::new(AnyName::trusting(roots)))
         .with_client_auth_cert(chain, files.key.private_key()?)
         .map_err(pair)?;
     client.alpn_protocols = vec![b"h2".to_vec()];
@@ -169,54 +164,4 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
         server: Arc::new(server),
         client: Arc::new(client),
     })
-}
-
-/// Verifies all of a server's certificate but its name: members are known by other names than their addresses, and
-/// who dialled looks at that one before it sends anything.
-#[derive(Debug)]
-struct TrustedServer {
-    roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for TrustedServer {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
