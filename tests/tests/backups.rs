@@ -74,6 +74,8 @@ async fn what_a_schedule_made_outlives_its_host() {
     assert_eq!(snapshots(&hosts, 0).len(), 2);
     let refused = hosts.fails(&["backup", "restore", "db"]).await;
     assert!(refused.contains("--replace"), "{refused}");
+    let refused = hosts.fails(&["backup", "restore", "db", "--to", "m2"]).await;
+    assert!(refused.contains("there would be two of it"), "{refused}");
 
     // The host is lost, with everything on it.
     hosts.cluster.kill(0);

@@ -2,7 +2,7 @@
 
 use proto::agent::v1::{
     BackUpRequest, BackUpResponse, Backup, FetchBackupRequest, InstanceRef, ListBackupsRequest,
-    ListBackupsResponse, RestoreBackupRequest, RestoreBackupResponse,
+    ListBackupsResponse, ListInstancesRequest, RestoreBackupRequest, RestoreBackupResponse,
 };
 use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
@@ -90,6 +90,9 @@ impl Api {
             ("", None, Some(copy)) => copy.made_on.clone(),
             (host, ..) => host.to_owned(),
         };
+        if let Some(named) = named.as_deref().filter(|named| *named != host) {
+            self.refuse_a_second(named, &instance).await?;
+        }
         if !copies.iter().any(|copy| copy.host == host)
             && let Some(copy) = copies.first()
         {
@@ -105,6 +108,28 @@ impl Api {
             Outcome::BackupRestored(restored) => Ok(restored),
             _ => Err(ApiError::UnexpectedReply.into()),
         }
+    }
+
+    /// An instance that is where its document says is not made a second time elsewhere. A host that does not answer is
+    /// taken for lost: that is what backups are for.
+    async fn refuse_a_second(&self, named: &str, instance: &InstanceRef) -> Result<(), OperatorError> {
+        let list = ListInstancesRequest {
+            tenant: instance.tenant.clone(),
+            host: named.to_owned(),
+        };
+        let Ok(Outcome::Instances(listed)) = self.hosts.perform(named, Task::ListInstances(list)).await
+        else {
+            return Ok(());
+        };
+        let name = &instance.name;
+        if !listed.instances.iter().any(|found| found.name == *name) {
+            return Ok(());
+        }
+        let message = format!(
+            "instance {name} is on {named}, as its document says, and there would be two of it: restore it there with \
+             --replace, or delete it first"
+        );
+        Err(OperatorError::new(Failure::Refused, message))
     }
 
     async fn backups(&self, request: &ListBackupsRequest) -> ListBackupsResponse {

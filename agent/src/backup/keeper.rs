@@ -1,23 +1,22 @@
-//! Makes, prunes and restores, with the local Incus and the local folder.
+//! Makes and prunes, with the local Incus and the local folder.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::Board;
 use super::store::{Backup, Store, StoreError};
-use crate::document::{DesiredKey, Keep, Kind, OWNERSHIP_PREFIX, Stamp, Subject};
-use crate::incus::{self, ExportOptions, Incus, IncusError, StateAction};
+use crate::document::{DesiredKey, Keep, Stamp, Subject, rfc3339_utc};
+use crate::incus::{self, ExportOptions, Incus, IncusError};
 
 /// By this a snapshot is known to be a schedule's: `agent-DOCUMENT-TIME`.
 const PREFIX: &str = "agent-";
 /// The host on whose word an object was made: of those that share an Incus, one backs it up.
-const MAKER: &str = "user.agent.host";
-const STOP_SECONDS: u32 = 60;
-/// Somebody else may change the instance between our reading and our writing.
-const ATTEMPTS: usize = 5;
+pub(super) const MAKER: &str = "user.agent.host";
+/// Incus forgets by then what an agent left that was killed over it.
+const EXPORT_LIFE: Duration = Duration::from_secs(86_400);
 
 /// Why something was not kept, or not made of what was.
 #[derive(Debug, Error)]
@@ -61,6 +60,10 @@ impl Keeper {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    pub(super) const fn incus(&self) -> &Incus {
+        &self.incus
     }
 
     pub(super) const fn board(&self) -> &Board {
@@ -151,7 +154,7 @@ impl Keeper {
         let options = ExportOptions {
             with_snapshots: false,
             compressed: true,
-            expires_at: None,
+            expires_at: Some(rfc3339_utc(SystemTime::now() + EXPORT_LIFE)),
         };
         self.incus
             .create_export(kind, tenant, &name, &export, &options)
@@ -207,124 +210,6 @@ impl Keeper {
             }
         }
         Ok(())
-    }
-
-    /// Makes the instance of a backup that is here. What stands in its place is refused or, with `replace`, stopped
-    /// and kept under another name, which is returned. `documented`: a document keeps the instance on this host, so
-    /// it stays ours; otherwise it is nobody's.
-    ///
-    /// # Errors
-    /// As [`KeepError`] says; what was there is there again.
-    pub async fn restore(
-        &self,
-        backup: &Backup,
-        replace: bool,
-        documented: bool,
-        now: Stamp,
-    ) -> Result<Option<String>, KeepError> {
-        if backup.kind != Kind::Instance {
-            return Err(KeepError::Refused(format!(
-                "{} is of a volume: incus storage volume import {} FILE makes one of it",
-                backup.id(),
-                backup.pool
-            )));
-        }
-        let (tenant, name) = (backup.tenant.as_str(), backup.name.as_str());
-        let key = DesiredKey {
-            kind: Kind::Instance,
-            tenant: tenant.to_owned(),
-            name: name.to_owned(),
-        };
-        let busy = || KeepError::Refused(format!("{key} is being restored already"));
-        let _hold = self.board.hold(&key).ok_or_else(busy)?;
-        let file = self.store.path(backup)?;
-        let aside = match self.incus.get(incus::Kind::Instance, tenant, name).await? {
-            Some(_) if !replace => {
-                return Err(KeepError::Refused(format!(
-                    "there is an instance {name} on {} already: --replace puts the backup in its place, and keeps it under another name",
-                    self.host
-                )));
-            }
-            Some(live) => Some(
-                self.put_aside(tenant, name, live.status() != "Stopped", now)
-                    .await?,
-            ),
-            None => None,
-        };
-        let made = async {
-            self.incus.import_instance(tenant, name, &file).await?;
-            self.write_owner(tenant, name, documented).await
-        };
-        match (made.await, aside) {
-            (Ok(()), aside) => Ok(aside),
-            (Err(error), Some(aside)) => {
-                // Nothing was made in its place.
-                if self
-                    .incus
-                    .get(incus::Kind::Instance, tenant, name)
-                    .await?
-                    .is_none()
-                {
-                    self.incus.rename_instance(tenant, &aside, name).await?;
-                }
-                Err(error)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    async fn put_aside(&self, tenant: &str, name: &str, runs: bool, now: Stamp) -> Result<String, KeepError> {
-        if runs {
-            let asked = self
-                .incus
-                .set_state(tenant, name, StateAction::Stop, false, STOP_SECONDS)
-                .await;
-            if asked.is_err() {
-                self.incus
-                    .set_state(tenant, name, StateAction::Stop, true, STOP_SECONDS)
-                    .await?;
-            }
-        }
-        let aside = format!("{name}-replaced-{}", now.to_string().to_lowercase());
-        self.incus.rename_instance(tenant, name, &aside).await?;
-        Ok(aside)
-    }
-
-    /// A backup says whose the instance was, and on which host.
-    async fn write_owner(&self, tenant: &str, name: &str, documented: bool) -> Result<(), KeepError> {
-        for _ in 0..ATTEMPTS {
-            let gone = || KeepError::Refused(format!("instance {name} is gone again"));
-            let live = self
-                .incus
-                .get(incus::Kind::Instance, tenant, name)
-                .await?
-                .ok_or_else(gone)?;
-            let config = live.object.get("config").and_then(Value::as_object);
-            let ours = config.into_iter().flatten().map(|(key, _)| key);
-            let ours = ours.filter(|key| key.starts_with(OWNERSHIP_PREFIX));
-            let changes: Map<String, Value> = if documented {
-                ours.filter(|key| *key == MAKER)
-                    .map(|key| (key.clone(), self.host.clone().into()))
-                    .collect()
-            } else {
-                ours.map(|key| (key.clone(), "".into())).collect()
-            };
-            if changes.is_empty() {
-                return Ok(());
-            }
-            let body = json!({"config": changes});
-            match self
-                .incus
-                .patch(incus::Kind::Instance, tenant, name, &body, &live.etag)
-                .await
-            {
-                Err(IncusError::PreconditionFailed) => {}
-                done => return Ok(done?),
-            }
-        }
-        Err(KeepError::Refused(format!(
-            "somebody keeps changing instance {name}"
-        )))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Backups: snapshots and exports by schedule, of what is on this host, and copies of the other hosts' exports.
 //!
-//! [`Keeper`] makes and prunes them, and makes instances of them; [`Store`] has the files, with a checksum beside each;
+//! [`Keeper`] makes and prunes them, and makes instances of them (`restore`); [`Store`] has the files, with a checksum beside each;
 //! [`BackupTask`] does what documents of kind backup ask for when it is due, and fetches copies from other hosts. When
 //! something was done last is read off what there is: no clock stands still while an agent is down, and what was due
 //! meanwhile is done once.
@@ -13,10 +13,12 @@
 
 mod board;
 mod keeper;
+mod restore;
 mod store;
 mod task;
 
 pub use board::Board;
 pub use keeper::{KeepError, Keeper};
+pub use restore::Restore;
 pub use store::{Backup, Incoming, Store, StoreError};
 pub use task::BackupTask;

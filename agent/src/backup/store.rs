@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,6 +20,8 @@ use crate::document::{Kind, Stamp};
 const FORMAT: u32 = 1;
 const FILE_EXTENSION: &str = "backup";
 const PART_EXTENSION: &str = "part";
+/// What is written beside a file, until it is whole.
+const NEW_EXTENSION: &str = "new";
 
 /// Why a file was not kept, or not found.
 #[derive(Debug, Error)]
@@ -102,6 +106,8 @@ impl Backup {
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// Two may be fetching the same at once, each into a file of its own.
+    begun: Arc<AtomicU64>,
 }
 
 /// A file that is being written. Dropped unfinished, it is nothing.
@@ -119,11 +125,14 @@ impl Store {
     /// A store in a folder, which need not be there yet. What was left half-written by an earlier process is removed.
     #[must_use]
     pub fn open(dir: &Path) -> Store {
-        let store = Store { dir: dir.to_owned() };
+        let store = Store {
+            dir: dir.to_owned(),
+            begun: Arc::default(),
+        };
         for path in store.files() {
             if path
                 .extension()
-                .is_some_and(|extension| extension == PART_EXTENSION)
+                .is_some_and(|extension| extension == PART_EXTENSION || extension == NEW_EXTENSION)
             {
                 // One that cannot be removed is in nobody's way.
                 let _ = fs::remove_file(path);
@@ -177,7 +186,8 @@ impl Store {
     /// As [`StoreError`] says.
     pub async fn begin(&self, backup: Backup) -> Result<Incoming, StoreError> {
         let path = self.path(&backup)?;
-        let part = path.with_extension(PART_EXTENSION);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let part = path.with_extension(format!("{number}.{PART_EXTENSION}"));
         let folder = path.parent().unwrap_or(&self.dir).to_owned();
         tokio::fs::create_dir_all(&folder).await.map_err(at(&folder))?;
         let file = tokio::fs::File::create(&part).await.map_err(at(&part))?;
@@ -229,6 +239,10 @@ impl Incoming {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
+        let is_known = !self.backup.sha256.is_empty();
+        if is_known && self.bytes > self.backup.bytes {
+            return Err(self.damaged());
+        }
         self.file.write_all(bytes).await.map_err(at(&self.part))
     }
 
@@ -240,16 +254,14 @@ impl Incoming {
         let sha256 = format!("{:x}", std::mem::take(&mut self.digest).finalize());
         let known = std::mem::replace(&mut self.backup.sha256, sha256);
         if !known.is_empty() && known != self.backup.sha256 {
-            return Err(StoreError::Damaged {
-                what: self.backup.id(),
-            });
+            return Err(self.damaged());
         }
         self.backup.bytes = self.bytes;
         self.file.flush().await.map_err(at(&self.part))?;
         self.file.sync_all().await.map_err(at(&self.part))?;
         let path = self.store.path(&self.backup)?;
         let beside = path.with_extension("json");
-        let new = beside.with_extension("json.new");
+        let new = self.part.with_extension(NEW_EXTENSION);
         let text = serde_json::to_vec(&self.backup).map_err(|error| at(&new)(error.into()))?;
         let (part, backup) = (self.part.clone(), self.backup.clone());
         let write = move || {
@@ -266,6 +278,12 @@ impl Incoming {
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|error| at(&self.part)(io::Error::other(error)))??;
         Ok(backup)
+    }
+
+    fn damaged(&self) -> StoreError {
+        StoreError::Damaged {
+            what: self.backup.id(),
+        }
     }
 }
 
@@ -348,7 +366,30 @@ mod tests {
         let damaged = incoming.finish().await;
         assert!(matches!(damaged, Err(StoreError::Damaged { .. })), "{damaged:?}");
         assert!(other.all().is_empty() && other.files().is_empty());
+        let mut incoming = other.begin(made.clone()).await.unwrap();
+        let too_long = incoming.write(b"hello world, and more").await;
+        assert!(
+            matches!(too_long, Err(StoreError::Damaged { .. })),
+            "{too_long:?}"
+        );
+        drop(incoming);
         assert_eq!(written(&other, made.clone()).await, made);
+    }
+
+    /// A schedule and a person may want the same copy at the same time.
+    #[tokio::test]
+    async fn two_that_fetch_the_same_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        let new = backup("20261121T230000Z", "");
+        let mut first = store.begin(new.clone()).await.unwrap();
+        first.write(b"hello ").await.unwrap();
+        let second = written(&store, new).await;
+        first.write(b"world").await.unwrap();
+        assert_eq!(first.finish().await.unwrap(), second);
+        assert_eq!(store.all(), std::slice::from_ref(&second));
+        assert_eq!(fs::read(store.path(&second).unwrap()).unwrap(), b"hello world");
+        assert_eq!(store.files().len(), 2);
     }
 
     #[test]

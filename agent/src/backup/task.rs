@@ -48,6 +48,8 @@ struct Memory {
 }
 
 type Memories = BTreeMap<DesiredKey, Memory>;
+/// Copies that did not come, by the host that they were to come from.
+type Failing = BTreeMap<(DesiredKey, String), Memory>;
 
 /// Whether it is time: never done, or a time of the schedule has come since. However many have, it is done once.
 fn is_due(schedule: &Schedule, last: Option<Stamp>, now: Stamp) -> bool {
@@ -235,9 +237,11 @@ impl BackupTask {
 
     /// Fetches what documents want to have here of the other hosts' exports.
     async fn copies(&self) {
+        let mut failing = Failing::new();
         loop {
             let host = self.keeper.host();
             let documents = self.documents().unwrap_or_default();
+            failing.retain(|(key, _), _| documents.contains_key(key));
             let mut wanted = BTreeMap::new();
             for (key, spec) in documents {
                 match &spec.exports {
@@ -249,14 +253,14 @@ impl BackupTask {
             }
             if !wanted.is_empty() {
                 for source in self.hosts.names().into_iter().filter(|name| name != host) {
-                    self.copy_from(&source, &wanted).await;
+                    self.copy_from(&source, &wanted, &mut failing).await;
                 }
             }
             sleep(COPY_EVERY).await;
         }
     }
 
-    async fn copy_from(&self, source: &str, wanted: &BTreeMap<DesiredKey, Keep>) {
+    async fn copy_from(&self, source: &str, wanted: &BTreeMap<DesiredKey, Keep>, failing: &mut Failing) {
         let list = Task::ListBackups(ListBackupsRequest::default());
         // One that does not answer is asked again; what is here of it stays.
         let Ok(Ok(Outcome::Backups(listed))) = timeout(LIST_LIMIT, self.hosts.perform(source, list)).await
@@ -265,6 +269,10 @@ impl BackupTask {
             return;
         };
         for (key, keep) in wanted {
+            let id = (key.clone(), source.to_owned());
+            if failing.get(&id).is_some_and(Memory::waits) {
+                continue;
+            }
             let made_there = listed.backups.iter().filter(|backup| {
                 backup.made_on == source && backup.tenant == key.tenant && backup.document == key.name
             });
@@ -299,11 +307,13 @@ impl BackupTask {
             match (said, have.last()) {
                 (Err(error), _) => {
                     warn!(document = %key, error, "not copied, will be tried again");
+                    failing.entry(id).or_default().fail();
                     self.keeper.board().say(key, "copies", Some(Err(error)));
                 }
                 (Ok(_), Some(last)) => {
                     let words = format!("copy of {} from {source}, {} in all", last.rfc3339(), have.len());
                     self.keeper.board().say(key, "copies", Some(Ok(words)));
+                    failing.remove(&id);
                 }
                 (Ok(_), None) => {}
             }
@@ -312,9 +322,12 @@ impl BackupTask {
 }
 
 impl Memory {
+    fn waits(&self) -> bool {
+        self.not_before.is_some_and(|at| Instant::now() < at)
+    }
+
     fn is_to_wait(&self, schedule: &Schedule) -> bool {
-        let waits = self.not_before.is_some_and(|at| Instant::now() < at);
-        waits || (self.last.is_some() && !is_due(schedule, self.last, now()))
+        self.waits() || (self.last.is_some() && !is_due(schedule, self.last, now()))
     }
 
     fn fail(&mut self) {

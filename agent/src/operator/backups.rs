@@ -11,7 +11,7 @@ use proto::agent::v1::{
 use super::Operator;
 use super::error::{Failure, OperatorError};
 use super::instances::named;
-use crate::backup::{self, KeepError, Keeper, StoreError};
+use crate::backup::{self, KeepError, Keeper, Restore, StoreError};
 use crate::document::{Stamp, Subject};
 
 impl Operator {
@@ -63,14 +63,16 @@ impl Operator {
         let (tenant, name) = named(request.instance.as_ref())?;
         let kind = crate::document::Kind::Instance.singular();
         let backup = self.backup(tenant, kind, name, &request.id)?;
-        let aside = self
-            .keeper()?
-            .restore(&backup, request.replace, request.documented, now())
-            .await?;
+        let made = backup.made.clone();
+        let how = Restore {
+            replace: request.replace,
+            documented: request.documented,
+        };
+        let aside = self.keeper()?.restore(backup, how, now()).await?;
         Ok(RestoreBackupResponse {
             host: self.host.clone(),
             id: request.id.clone(),
-            made: backup.made,
+            made,
             replaced: aside.unwrap_or_default(),
         })
     }

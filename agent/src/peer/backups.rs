@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::hosts::{HostServer, Hosts, failed};
+use crate::backup::Backup;
 use crate::operator::{Failure, OperatorError};
 
 /// Read at once.
@@ -51,7 +52,7 @@ impl Hosts {
         let from = request.from.as_str();
         let opened = self
             .peer(from)?
-            .fetch_backup(file)
+            .fetch_backup(file.clone())
             .await
             .map_err(|status| failed(from, &status))?;
         let mut chunks = opened.into_inner();
@@ -59,8 +60,11 @@ impl Hosts {
             |reason: &str| OperatorError::new(Failure::Unreachable, format!("host {from}: {reason}"));
         let first = chunks.message().await.map_err(|status| failed(from, &status))?;
         let first = first.ok_or_else(|| broken("an empty backup"))?;
-        let backup =
+        let backup: Backup =
             serde_json::from_slice(&first.description).map_err(|_| broken("a backup that cannot be read"))?;
+        if !is_it(&backup, &file) {
+            return Err(broken("another backup than was asked for"));
+        }
         let mut incoming = keeper.store().begin(backup).await?;
         incoming.write(&first.data).await?;
         while let Some(chunk) = chunks.message().await.map_err(|status| failed(from, &status))? {
@@ -69,6 +73,14 @@ impl Hosts {
         incoming.finish().await?;
         Ok(done)
     }
+}
+
+fn is_it(backup: &Backup, wanted: &BackupFile) -> bool {
+    backup.tenant == wanted.tenant
+        && backup.kind.singular() == wanted.kind
+        && backup.name == wanted.name
+        && backup.id() == wanted.id
+        && !backup.sha256.is_empty()
 }
 
 impl HostServer {
