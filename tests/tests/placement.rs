@@ -271,4 +271,50 @@ async fn a_host_that_is_gone_is_given_up_by_hand_only() {
         (hosts.state(1 - from, "api") == "Running").then_some(())
     });
     running.await;
+    // Nor does it go with the document: what was written on it is nowhere else.
+    hosts.agentctl(&["delete", "instance", "api"]).await;
+    wait::until(
+        "the one in use to go, and the old copy to be nobody's",
+        async || {
+            let config = hosts.instance(from, "api")["config"].clone();
+            let is_ours = config
+                .as_object()?
+                .keys()
+                .any(|key| key.starts_with("user.agent."));
+            (hosts_with(&hosts, "api") == [from] && !is_ours).then_some(())
+        },
+    )
+    .await;
+    hosts.incus(from, &["start", "api"]);
+    assert_eq!(data(&hosts, from, "api"), "precious\n");
+}
+
+/// A volume stays where it is. So does its instance, without being stopped, and says why and what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_with_a_volume_does_not_move() {
+    let Some(hosts) = Hosts::builder(2).start().await else {
+        return;
+    };
+    // On both hosts, and not with the same in it.
+    let volume = "kind: volume\nname: data\nspec: {pool: default}\n";
+    let device = "  devices: {data: {type: disk, pool: default, source: data, path: /data}}\n";
+    let web = running("web", "never") + device;
+    hosts.apply(&format!("{volume}---\n{web}")).await;
+    hosts.agentctl(&["status", "--wait=120s"]).await;
+    let from = hosts_with(&hosts, "web")[0];
+    let before = hosts.instance(from, "web");
+    let error = hosts
+        .fails(&["instance", "move", "web", &format!("m{}", 1 - from)])
+        .await;
+    assert!(
+        error.contains("has volume data of pool default as its device data")
+            && error.contains(&format!("web stays on m{from}")),
+        "{error}"
+    );
+    let after = hosts.instance(from, "web");
+    assert_eq!(
+        (after["status"].as_str(), &after["last_used_at"]),
+        (Some("Running"), &before["last_used_at"])
+    );
+    assert_eq!(binding(&hosts, "web").await["moving_to"], Value::Null);
 }

@@ -1,5 +1,4 @@
-//! What is said of each document's backups, and what is being restored: for the reconciler, which writes the status and
-//! leaves alone what is half there.
+//! What is said of each document's backups: for the reconciler, which writes the status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,19 +17,11 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Shared {
     said: Mutex<BTreeMap<DesiredKey, Said>>,
-    held: Mutex<BTreeSet<DesiredKey>>,
     changed: Notify,
 }
 
 /// By what is done: snapshots, exports, copies.
 type Said = BTreeMap<&'static str, Result<String, String>>;
-
-/// While it lives, nobody touches the object.
-#[derive(Debug)]
-pub(super) struct Hold {
-    board: Board,
-    key: DesiredKey,
-}
 
 impl Board {
     /// Says how one part of a document's work stands; `None`: it is not this host's.
@@ -87,25 +78,5 @@ impl Board {
     /// Completes after something else is to be said.
     pub(crate) async fn changed(&self) {
         self.shared.changed.notified().await;
-    }
-
-    /// Takes an object out of the reconciler's hands; `None`: somebody else has.
-    pub(super) fn hold(&self, key: &DesiredKey) -> Option<Hold> {
-        self.shared.held.lock().insert(key.clone()).then(|| Hold {
-            board: self.clone(),
-            key: key.clone(),
-        })
-    }
-
-    /// What is not to be touched now.
-    pub(crate) fn held(&self) -> BTreeSet<DesiredKey> {
-        self.shared.held.lock().clone()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.board.shared.held.lock().remove(&self.key);
-        self.board.shared.changed.notify_one();
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Board;
 use super::store::{Backup, Store, StoreError};
+use crate::attended::{AttendError, Attended};
 use crate::document::{DesiredKey, Keep, Stamp, Subject, rfc3339_utc};
 use crate::incus::{self, ExportOptions, Incus, IncusError};
 
@@ -25,6 +26,8 @@ pub enum KeepError {
     Incus(#[from] IncusError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Attended(#[from] AttendError),
     #[error("{0}")]
     Refused(String),
 }
@@ -36,18 +39,20 @@ pub struct Keeper {
     host: String,
     store: Store,
     board: Board,
+    attended: Attended,
     /// Exports cost the disk: one at a time.
     exporting: Semaphore,
 }
 
 impl Keeper {
     #[must_use]
-    pub fn new(incus: Incus, host: &str, store: Store, board: Board) -> Keeper {
+    pub fn new(incus: Incus, host: &str, store: Store, board: Board, attended: Attended) -> Keeper {
         Keeper {
             incus,
             host: host.to_owned(),
             store,
             board,
+            attended,
             exporting: Semaphore::new(1),
         }
     }
@@ -64,6 +69,10 @@ impl Keeper {
 
     pub(super) const fn incus(&self) -> &Incus {
         &self.incus
+    }
+
+    pub(super) const fn attended(&self) -> &Attended {
+        &self.attended
     }
 
     pub(super) const fn board(&self) -> &Board {

@@ -64,8 +64,7 @@ impl Keeper {
             tenant: tenant.to_owned(),
             name: name.to_owned(),
         };
-        let busy = || KeepError::Refused(format!("{key} is being restored already"));
-        let _hold = self.board().hold(&key).ok_or_else(busy)?;
+        let _attendance = self.attended().attend(&key, "restored").await?;
         self.may_stand(tenant, name, how).await?;
         let file = self.store().path(backup)?;
         let new = beside(name, "restored", now);

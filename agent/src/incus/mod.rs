@@ -32,7 +32,7 @@ pub use error::IncusError;
 pub use events::{Event, EventStream};
 pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
-pub use object::{Kind, Live};
+pub use object::{AttachedVolume, Kind, Live, attached_volumes};
 pub use session::{Command, Incoming, Outgoing, Session, Size, Stream};
 
 /// What the simulated daemon calls itself in `environment.server`, where the real one says `incus`.

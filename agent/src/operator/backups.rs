@@ -130,6 +130,7 @@ impl From<KeepError> for OperatorError {
         match error {
             KeepError::Incus(error) => error.into(),
             KeepError::Store(error) => error.into(),
+            KeepError::Attended(error) => error.into(),
             KeepError::Refused(message) => OperatorError::new(Failure::Refused, message),
         }
     }

@@ -12,7 +12,7 @@ use super::error::{Failure, OperatorError};
 use super::instances::named;
 use super::planner::key;
 use crate::document::{Kind, rfc3339_utc};
-use crate::incus::{self, ExportOptions, Incus, Live};
+use crate::incus::{self, AttachedVolume, ExportOptions, Incus, Live};
 
 /// Where the pieces of an export go.
 pub type Exported = mpsc::Sender<Chunk>;
@@ -36,6 +36,10 @@ impl Operator {
             )
         })?;
         planner.may_leave(&key(Kind::Instance.singular(), tenant, name)?, &request.to)?;
+        let live = self.live(incus, tenant, name).await?;
+        if let Some(volume) = live.volumes().first() {
+            return Err(volume_stays(name, volume, &request.to));
+        }
         let daemon = incus.server().await?.fingerprint;
         let same_daemon = !daemon.is_empty() && daemon == request.daemon;
         say(&chunks, Chunk::Start(ExportStart { same_daemon })).await?;
@@ -78,6 +82,19 @@ impl Operator {
         let message = format!("instance {name} on {} is not stopped yet", self.host);
         Err(OperatorError::new(Failure::Busy, message))
     }
+}
+
+/// A volume may be another instance's, too, and its document names its host: a person takes it along.
+fn volume_stays(name: &str, volume: &AttachedVolume, to: &str) -> OperatorError {
+    let AttachedVolume { device, pool, volume } = volume;
+    OperatorError::new(
+        Failure::Refused,
+        format!(
+            "instance {name} has volume {volume} of pool {pool} as its device {device}, and volumes do not move with \
+             instances; take the device out of its document, move it, bring the volume to {to} (incus storage volume \
+             export, and import there), and put the device back"
+        ),
+    )
 }
 
 async fn send(

@@ -20,7 +20,9 @@ use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use tokio::sync::Semaphore;
 
+use crate::attended::{Attendance, Attended};
 use crate::backup::Keeper;
+use crate::document::Kind;
 use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
@@ -46,6 +48,7 @@ pub struct Operator {
     planner: Option<Arc<dyn Planner>>,
     /// `None` where nothing is backed up.
     keeper: Option<Arc<Keeper>>,
+    attended: Attended,
     sessions: Semaphore,
 }
 
@@ -57,6 +60,7 @@ impl Operator {
         incus: Option<Incus>,
         planner: Option<Arc<dyn Planner>>,
         keeper: Option<Arc<Keeper>>,
+        attended: Attended,
     ) -> Operator {
         Operator {
             host: host.to_owned(),
@@ -64,6 +68,7 @@ impl Operator {
             incus,
             planner,
             keeper,
+            attended,
             sessions: Semaphore::new(SESSIONS),
         }
     }
@@ -109,6 +114,16 @@ impl Operator {
                 "nothing is fetched here",
             )),
         }
+    }
+
+    /// Takes an instance out of the reconciler's hands, while a command is at work on it.
+    async fn attend(
+        &self,
+        (tenant, name): (&str, &str),
+        what: &'static str,
+    ) -> Result<Attendance, OperatorError> {
+        let key = planner::key(Kind::Instance.singular(), tenant, name)?;
+        Ok(self.attended.attend(&key, what).await?)
     }
 
     fn incus(&self) -> Result<&Incus, OperatorError> {

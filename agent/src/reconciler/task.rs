@@ -19,7 +19,7 @@ use super::plan::{Context, Report, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
-use super::trigger::{follow_backups, follow_documents, follow_incus, follow_services};
+use super::trigger::{follow_attended, follow_backups, follow_documents, follow_incus, follow_services};
 use crate::document::{DesiredKey, Phase};
 use crate::incus::IncusError;
 use crate::node::Node;
@@ -105,7 +105,8 @@ impl Reconciler {
                 follow_documents(&node, &wake),
                 follow_incus(&hands.incus, &wake),
                 follow_services(hands.manager.as_ref(), &wake),
-                follow_backups(&hands.board, &wake)
+                follow_backups(&hands.board, &wake),
+                follow_attended(&hands.attended, &wake)
             );
         };
         tokio::select! {
@@ -203,8 +204,10 @@ impl Reconciler {
     /// Plans, and begins what may begin. Where something is to be deleted the documents are read again once a
     /// quorum has confirmed them, and the status that was read with them comes back.
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
+        // What somebody was at work on before we looked may have been seen half done.
+        let mut attended = self.hands.attended.by_people();
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
-        let busy = self.engine.busy();
+        let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
         let mut planned = plan(desired, &observed, &seen, self.context(false, &busy));
         let mut confirmed = None;
@@ -217,16 +220,15 @@ impl Reconciler {
         }
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
         let look_again = self.services.planned(&planned, Instant::now());
-        // What is being restored is half there: nobody touches it.
-        let held = self.hands.board.held();
-        planned.objects.retain(|key, _| !held.contains(key));
+        attended.extend(self.hands.attended.by_people());
+        planned.objects.retain(|key, _| !attended.contains(key));
         let mut pass = self.engine.pass(planned, Instant::now());
         pass.look_again = [pass.look_again, ask_again, look_again]
             .into_iter()
             .flatten()
             .min();
         pass.said
-            .extend(held.into_iter().map(|key| (key, Said::Unchanged)));
+            .extend(attended.into_iter().map(|key| (key, Said::Unchanged)));
         Ok((pass, confirmed))
     }
 

@@ -130,6 +130,10 @@ pub async fn run(config: RunConfig) -> Result<()> {
         incus.clone(),
         planner,
         keeper.clone(),
+        hands
+            .as_ref()
+            .map(|hands| hands.attended.clone())
+            .unwrap_or_default(),
     );
     let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator);
@@ -384,7 +388,8 @@ fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hand
 /// What keeps backups of this host.
 fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
     let store = Store::open(&config.data_dir.join("backups"));
-    Keeper::new(hands.incus.clone(), node.name(), store, hands.board.clone())
+    let (board, attended) = (hands.board.clone(), hands.attended.clone());
+    Keeper::new(hands.incus.clone(), node.name(), store, board, attended)
 }
 
 /// What acts on this host for the cluster.

@@ -4,7 +4,7 @@ use super::compare::{Differences, compare};
 use super::create::{create, image_alias};
 use super::references::{self, BadReference};
 use super::{ObjectPlan, Report, View, is_builtin, remove};
-use crate::document::{Binding, DesiredKey, Document, Kind, Managed, Phase, Update};
+use crate::document::{Binding, Deletion, DesiredKey, Document, Kind, Managed, Phase, Update};
 use crate::reconciler::desired::{Text, Wanted};
 use crate::reconciler::observe::{Object, Power};
 use crate::reconciler::ownership::{self, Applied, Claim, Owner};
@@ -175,6 +175,14 @@ fn moving_to<'a>(view: View<'a>, key: &DesiredKey) -> Option<&'a str> {
 
 /// It moves to another host, which copies it as soon as it is stopped.
 fn leaving(wanted: &Wanted, object: &Object, to: &str) -> ObjectPlan {
+    if let Some(volume) = object.volumes().first() {
+        // Whoever hands it out refuses; until that is written down it goes on.
+        let message = format!(
+            "not stopped for its move to {to}: it has volume {} of pool {}, which does not move",
+            volume.volume, volume.pool
+        );
+        return ObjectPlan::nothing(wanted.revision, Phase::Progressing, message);
+    }
     if matches!(object.power, Power::Running | Power::Frozen) {
         let stop = Step::Stop {
             timeout_seconds: STOP_SECONDS,
@@ -228,8 +236,29 @@ fn bound_elsewhere(
         }
         _ => {}
     }
-    let message = format!("it is on {host} now; this copy is stopped and kept, and yours to delete");
+    if let Some(mark) = outlives_its_document(object, claim) {
+        let changes = vec![mark];
+        return ObjectPlan::steps(wanted.revision, vec![Step::Change { changes }]);
+    }
+    let message = format!(
+        "it is on {host} now; this copy is stopped and kept, also when its document goes, and yours to delete"
+    );
     ObjectPlan::nothing(wanted.revision, Phase::Stopped, message)
+}
+
+/// Whoever deletes the document means the instance that is in use, and may not know of this copy: from now on it says
+/// itself that it stays.
+fn outlives_its_document(object: &Object, claim: &Claim) -> Option<Change> {
+    let mut applied = claim.applied.clone()?;
+    if applied.lifecycle.deletion == Deletion::Retain {
+        return None;
+    }
+    applied.lifecycle.deletion = Deletion::Retain;
+    Some(Change::Config {
+        key: ownership::APPLIED.to_owned(),
+        before: object.config.get(ownership::APPLIED).cloned(),
+        after: Some(applied.to_text()),
+    })
 }
 
 /// Makes the object agree with its document.

@@ -48,9 +48,39 @@ fn a_copy_that_was_given_up_is_stopped_and_kept() {
         instance web @14: Progressing: stop
             stop, by force after 30 s
     "#]]);
-    stopped(r#""host": "ionos""#).check(expect![[r#"
-        instance web @14: Stopped: it is on ionos now; this copy is stopped and kept, and yours to delete
-    "#]]);
+    stopped(r#""host": "ionos""#).check(expect![[r#""#]]);
+    given_up().check(expect![[r#""#]]);
+}
+
+/// As its host keeps it.
+fn given_up() -> Host {
+    let mut host = stopped(r#""host": "ionos""#);
+    let applied = &mut config(&mut host)["user.agent.applied"];
+    let text = applied.as_str().unwrap();
+    *applied = text
+        .replace(r#""deletion":"delete""#, r#""deletion":"retain""#)
+        .into();
+    host
+}
+
+fn config(host: &mut Host) -> &mut Value {
+    &mut host.lists.get_mut(&Kind::Instance).unwrap()[0].object["config"]
+}
+
+/// Its data may be nowhere else, and whoever deletes the document means the instance that is in use.
+#[test]
+fn a_copy_that_was_given_up_outlives_its_document() {
+    let mut host = given_up();
+    host.texts.retain(|(at, ..)| at != WEB);
+    host.check(expect![[r#""#]]);
+}
+
+#[test]
+fn what_has_a_volume_is_not_stopped_to_move() {
+    let mut host = bound(r#""host": "ovh", "moving_to": "ionos""#);
+    host.lists.get_mut(&Kind::Instance).unwrap()[0].object["expanded_devices"] = json!({"root": {"type": "disk", "path": "/", "pool": "default"},
+            "data": {"type": "disk", "path": "/data", "pool": "default", "source": "data"}});
+    host.check(expect![[r#""#]]);
 }
 
 /// The document says nothing any more of where it is, and the binding still does.
