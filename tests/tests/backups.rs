@@ -83,7 +83,10 @@ async fn what_a_schedule_made_outlives_its_host() {
     let restored = hosts.agentctl(&["backup", "restore", "db", "--to", "m2"]).await;
     assert!(restored.contains("its document names m2 now"), "{restored}");
     hosts.running(2, "db").await;
-    assert_eq!(hosts.incus(2, &["exec", "db", "--", "cat", "/kept"]), "later\n");
+    assert_eq!(
+        hosts.incus(2, &["exec", "db", "--", "busybox", "cat", "/kept"]),
+        "later\n"
+    );
     hosts.reported(2, "instances/db", "Ready", None).await;
 }
 
@@ -100,7 +103,10 @@ async fn a_backup_takes_the_place_of_what_is_there() {
     let restored = hosts.agentctl(&["backup", "restore", "db", "--replace"]).await;
     assert!(restored.contains("what was there is db-replaced-"), "{restored}");
     hosts.running(0, "db").await;
-    assert_eq!(hosts.incus(0, &["exec", "db", "--", "cat", "/word"]), "before\n");
+    assert_eq!(
+        hosts.incus(0, &["exec", "db", "--", "busybox", "cat", "/word"]),
+        "before\n"
+    );
     let names = hosts.list(0);
     assert!(
         names.iter().any(|name| name.starts_with("db-replaced-")),

@@ -292,7 +292,7 @@ async fn a_host_that_is_gone_is_given_up_by_hand_only() {
 /// A volume stays where it is. So does its instance, without being stopped, and says why and what to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_with_a_volume_does_not_move() {
-    let Some(hosts) = Hosts::builder(2).start().await else {
+    let Some(hosts) = Hosts::builder(3).start().await else {
         return;
     };
     // On both hosts, and not with the same in it.

@@ -48,8 +48,13 @@ fn a_copy_that_was_given_up_is_stopped_and_kept() {
         instance web @14: Progressing: stop
             stop, by force after 30 s
     "#]]);
-    stopped(r#""host": "ionos""#).check(expect![[r#""#]]);
-    given_up().check(expect![[r#""#]]);
+    stopped(r#""host": "ionos""#).check(expect![[r#"
+        instance web @14: Progressing: change
+            mark
+    "#]]);
+    given_up().check(expect![[r#"
+        instance web @14: Stopped: it is on ionos now; this copy is stopped and kept, also when its document goes, and yours to delete
+    "#]]);
 }
 
 /// As its host keeps it.
@@ -72,7 +77,10 @@ fn config(host: &mut Host) -> &mut Value {
 fn a_copy_that_was_given_up_outlives_its_document() {
     let mut host = given_up();
     host.texts.retain(|(at, ..)| at != WEB);
-    host.check(expect![[r#""#]]);
+    host.check(expect![[r#"
+        instance web @0: Progressing: change
+            release
+    "#]]);
 }
 
 #[test]
@@ -80,17 +88,17 @@ fn what_has_a_volume_is_not_stopped_to_move() {
     let mut host = bound(r#""host": "ovh", "moving_to": "ionos""#);
     host.lists.get_mut(&Kind::Instance).unwrap()[0].object["expanded_devices"] = json!({"root": {"type": "disk", "path": "/", "pool": "default"},
             "data": {"type": "disk", "path": "/data", "pool": "default", "source": "data"}});
-    host.check(expect![[r#""#]]);
+    host.check(expect![[r#"
+        instance web @14: Progressing: not stopped for its move to ionos: it has volume data of pool default, which does not move
+    "#]]);
 }
 
 /// The document says nothing any more of where it is, and the binding still does.
 #[test]
 fn a_wrong_document_starts_no_second_copy() {
     for wrong in ["kind: [", "kind: instance\nname: web\nplacement: {}\nspecs: {}\n"] {
-        stopped(r#""host": "ionos""#)
-            .put_at(WEB, 16, wrong)
-            .check(expect![[r#"
-            instance web @16: Stopped: it is on ionos now; this copy is stopped and kept, and yours to delete
+        given_up().put_at(WEB, 16, wrong).check(expect![[r#"
+            instance web @16: Stopped: it is on ionos now; this copy is stopped and kept, also when its document goes, and yours to delete
         "#]]);
     }
 }
