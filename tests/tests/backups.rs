@@ -35,13 +35,7 @@ async fn what_a_schedule_made_outlives_its_host() {
 
     // The first at once; the one of before is pruned, and what a person made is not.
     let revision = hosts.apply(NIGHTLY).await;
-    let message = hosts.reported(0, "backups/nightly", "Ready", revision).await;
-    assert!(
-        message["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("snapshot ")),
-        "{message}"
-    );
+    until_both(&hosts, revision).await;
     wait::until("one snapshot of the schedule", async || {
         let names = snapshots(&hosts, 0);
         let new = names.iter().filter(|name| name.starts_with("agent-nightly-2"));
@@ -137,6 +131,12 @@ async fn a_volume_is_kept_too() {
         .replace("instance: db", "volume: data\n  pool: default")
         .replace(", to: [m1]", "");
     let revision = hosts.apply(&document).await;
+    until_both(&hosts, revision).await;
+    assert_eq!(listed(&hosts, "m0").await[0]["kind"], "volume");
+}
+
+/// Waits until the host says that it has made a snapshot and an export.
+async fn until_both(hosts: &Hosts, revision: i64) {
     wait::until("a snapshot and an export", async || {
         let status = hosts.status(0, "backups/nightly").await?;
         let message = status["message"].as_str()?.to_owned();
@@ -144,7 +144,6 @@ async fn a_volume_is_kept_too() {
         (is_done && message.contains("export ") && message.contains("snapshot ")).then_some(())
     })
     .await;
-    assert_eq!(listed(&hosts, "m0").await[0]["kind"], "volume");
 }
 
 fn snapshots(hosts: &Hosts, host: usize) -> Vec<String> {
