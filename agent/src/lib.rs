@@ -12,6 +12,7 @@ pub mod config;
 pub mod dev;
 pub mod document;
 pub mod incus;
+pub mod join;
 pub mod node;
 pub mod operator;
 pub mod peer;

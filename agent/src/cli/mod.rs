@@ -46,6 +46,7 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tenancy;
+mod token;
 mod trust;
 mod tunnel;
 mod user;
@@ -159,6 +160,9 @@ enum Command {
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Tokens by which hosts join
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// The certificates of your clusters
     #[command(subcommand)]
     Cert(trust::CertCommand),
@@ -279,6 +283,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Check(command) => command.run(&session).await,
         Command::MakeMirror(args) => args.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
+        Command::Token(command) => command.run(&session).await,
         Command::Version => version(&session).await,
         Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) | Command::Cert(_) => Ok(()),
     }
@@ -365,6 +370,9 @@ mod tests {
             "cluster apply --template web --no-prune",
             "cluster init prod --host ovh=51.0.0.10 --host ionos=a.example.org --peer-port 1 --client-port 2",
             "cert list prod",
+            "token create --host liquidweb --address 67.0.0.30 --ttl 30m --replace --peer-port 1 --client-port 2",
+            "token list",
+            "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",

@@ -1,13 +1,16 @@
-//! The questions to our own service: hosts and their instances.
+//! The questions to our own services: hosts and their instances, and who may become a member.
 
 use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
+use proto::agent::v1::trust_client::TrustClient;
 use proto::agent::v1::{
     AttachRequest, AttachResponse, AttachStart, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
-    CreateSnapshotResponse, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse,
-    RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
+    CreateSnapshotResponse, CreateTokenRequest, CreateTokenResponse, ListInstancesRequest,
+    ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreSnapshotRequest,
+    RestoreSnapshotResponse, RevokeTokenRequest, RevokeTokenResponse, SwitchInstanceRequest,
+    SwitchInstanceResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -98,6 +101,37 @@ impl Client {
     pub(crate) async fn claim(&self, request: ClaimRequest) -> Result<ClaimResponse, CliError> {
         self.call(Repeat::Always, async |link| {
             hosts(link).claim(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn create_token(
+        &self,
+        request: CreateTokenRequest,
+    ) -> Result<CreateTokenResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            TrustClient::new(link).create_token(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn list_tokens(
+        &self,
+        request: ListTokensRequest,
+    ) -> Result<ListTokensResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            TrustClient::new(link).list_tokens(request).await
+        })
+        .await
+    }
+
+    /// Harmless to repeat.
+    pub(crate) async fn revoke_token(
+        &self,
+        request: RevokeTokenRequest,
+    ) -> Result<RevokeTokenResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            TrustClient::new(link).revoke_token(request).await
         })
         .await
     }
