@@ -25,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
 
+use super::dialer::Explained;
 use super::reason;
 use crate::node::{JoinRefusal, Node};
 use crate::tls::authority::Role;
@@ -40,7 +41,7 @@ const UNDER_WAY: usize = 4;
 /// Wrong tokens of one address, and of all, within [`WINDOW`].
 const FAILURES: u32 = 10;
 const ALL_FAILURES: u32 = 200;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(10);
 /// How long a joiner waits for a connection, and for an answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -148,7 +149,7 @@ impl Joining for JoinServer {
         })?;
         if self.failures.lock().too_many(address, Instant::now()) {
             return Err(Status::resource_exhausted(
-                "too many wrong join tokens lately: try again in a minute",
+                "too many wrong join tokens lately: try again in a moment",
             ));
         }
         let Ok(_place) = self.under_way.try_acquire() else {
@@ -159,7 +160,7 @@ impl Joining for JoinServer {
         match &answer {
             Ok(_) => tracing::info!(host = request.host, %address, "a host is let in"),
             Err(refusal) => {
-                if refusal.code() == Code::PermissionDenied {
+                if refusal.code() == Code::Unauthenticated {
                     self.failures.lock().note(address, Instant::now());
                 }
                 tracing::warn!(host = ?request.host, %address, reason = refusal.message(), "a host is not let in");
@@ -202,7 +203,7 @@ fn refused(refusal: JoinRefusal) -> Status {
         | JoinRefusal::Expired(_)
         | JoinRefusal::Used(_)
         | JoinRefusal::Revoked(_)
-        | JoinRefusal::OtherHost { .. } => Status::permission_denied(words),
+        | JoinRefusal::OtherHost { .. } => Status::unauthenticated(words),
     }
 }
 
@@ -266,17 +267,14 @@ pub async fn join(url: &str, pin: Pin, request: JoinRequest) -> Result<JoinAnswe
     answer
         .map(Response::into_inner)
         .map_err(|status| match status.code() {
-            Code::PermissionDenied | Code::FailedPrecondition | Code::InvalidArgument => {
+            Code::Unauthenticated | Code::FailedPrecondition | Code::InvalidArgument => {
                 JoinError::Refused(status.message().to_owned())
             }
             _ => not_now(reason(&status)),
         })
 }
 
-async fn open(
-    authority: &str,
-    config: Arc<ClientConfig>,
-) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn open(authority: &str, config: Arc<ClientConfig>) -> std::io::Result<Explained> {
     let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from("peer.agent.internal").map_err(std::io::Error::other)?;
@@ -292,7 +290,7 @@ async fn open(
             holder.shown()
         )));
     }
-    Ok(stream)
+    Ok(Explained(stream))
 }
 
 /// What lies at the bottom of an error: the transport's own words are about itself.

@@ -90,6 +90,12 @@ impl Validity {
         })
     }
 
+    /// Of the first certificate in a text.
+    #[must_use]
+    pub fn of_pem(text: &str) -> Option<Validity> {
+        Validity::of(&CertificateDer::from_pem_slice(text.as_bytes()).ok()?)
+    }
+
     /// Whether two thirds of its life are over.
     #[must_use]
     pub fn is_due(&self, now: SystemTime) -> bool {
