@@ -86,7 +86,7 @@ fn run_checked(arguments: &RunArgs) -> ExitCode {
     }
 }
 
-/// `agent run` with `--config`: the file's settings stand before the flags, which override them.
+/// `agent run` with `--config`: the file's settings stand before the flags, and what those say is left out.
 fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     if arguments.get(1).is_none_or(|command| command != "run") {
         return Ok(arguments);
@@ -101,7 +101,17 @@ fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString
         run.config
     });
     if let Some(file) = file {
-        let settings = arguments_from_file(&file, |name| std::env::var_os(name).is_some())?;
+        // A list that is given twice would become one long list.
+        let given = |flag: &str| {
+            arguments.iter().any(|argument| {
+                let rest = argument.to_str().and_then(|text| text.strip_prefix(flag));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+            })
+        };
+        let settings = arguments_from_file(&file, |name| {
+            let flag = name.trim_start_matches("AGENT_").to_lowercase().replace('_', "-");
+            std::env::var_os(name).is_some() || given(&format!("--{flag}"))
+        })?;
         arguments.splice(2..2, settings.into_iter().map(OsString::from));
     }
     Ok(arguments)

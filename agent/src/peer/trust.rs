@@ -84,7 +84,9 @@ pub(crate) fn certify(
     let members = node.members().into_iter();
     let mut known = members.filter(|known| known.name.eq_ignore_ascii_case(member));
     let url = known.next().and_then(|known| known.peer_ur_ls.into_iter().next());
-    let names = server_names(address_of(url.as_deref().unwrap_or("localhost")));
+    // Names that are not known yet must not be left out of a certificate that lasts.
+    let url = url.ok_or_else(|| IssuerError::Unknown(member.to_owned()))?;
+    let names = server_names(address_of(&url));
     let now = SystemTime::now();
     let issue = |role, csr: &[u8]| match csr {
         [] => Ok(String::new()),

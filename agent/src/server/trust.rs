@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 use crate::node::Node;
 use crate::peer::certify;
 use crate::tls::files::{PemFile, write_private};
-use crate::tls::issuer::{self, Validity};
+use crate::tls::issuer::{self, IssuerError, Validity};
 use crate::tls::peer::PeerTls;
 
 /// Between two looks, and sooner while something is missing.
@@ -84,10 +84,12 @@ impl TrustTask {
             server_csr: server.unwrap_or_default().into(),
         };
         let own = self.tls.issuer().map_err(|error| error.to_string())?;
-        let issued = own.and_then(|own| certify(&self.node, &own, self.node.name(), &request).ok());
+        let issued = own.map(|own| certify(&self.node, &own, self.node.name(), &request));
         let answer = match issued {
-            Some(answer) => answer,
-            None => self.node.ask_for_certificates(&request).await?,
+            // The issuer itself may have ended here, and been replaced elsewhere.
+            Some(Ok(answer)) => answer,
+            Some(Err(IssuerError::Unknown(name))) => return Err(IssuerError::Unknown(name).to_string()),
+            Some(Err(_)) | None => self.node.ask_for_certificates(&request).await?,
         };
         if !answer.server_certificate.is_empty()
             && let Some((cert, _)) = &self.server

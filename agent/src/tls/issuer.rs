@@ -25,6 +25,8 @@ pub enum IssuerError {
         "the members' issuer has ended: make a new one with `agentctl cert renew`, and copy it to the hosts"
     )]
     Ended,
+    #[error("the cluster does not know yet where {0} is reached")]
+    Unknown(String),
 }
 
 /// Issues in the name of the members.

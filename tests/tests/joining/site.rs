@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use agent::join::ticket;
@@ -66,10 +66,6 @@ impl Site {
     /// The operator's folder of the cluster.
     pub(crate) fn cluster(&self) -> PathBuf {
         self.folder.path().join("agentctl/prod")
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
     }
 
     /// One more machine with nothing on it. Its number.
