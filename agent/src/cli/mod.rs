@@ -433,6 +433,7 @@ mod tests {
             "compact 3 --physical",
             "compaction 3",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --provider OVH --address 10.0.0.1 --allow-plaintext",
+            "cloud-init render --host ovh --join-token-file f --provider OVH",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --binary-url https://a/b --binary-sha256 00",
             "dev kill ovh",
             "dev start ovh --dir d",
