@@ -4,9 +4,11 @@
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
 //! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
-//! once. [`join`] makes a machine a host. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
+//! once; [`attended`] keeps those two from acting on one object at once. [`join`] makes a machine a host. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
+pub mod attended;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod dev;

@@ -7,6 +7,7 @@
 //! renews certificates, and [`joining`] is how a host without one gets its first.
 
 mod admission;
+mod backups;
 pub mod client;
 pub mod describe;
 mod dialer;
@@ -19,7 +20,7 @@ mod wire;
 pub use admission::PeerCertificate;
 pub use describe::describe;
 pub use dialer::{DialError, Dialer, PeerTimeouts, Whom};
-pub use hosts::{AttachAnswers, Hosts};
+pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
 pub use joining::{JoinError, JoinOptions, JoinServer, JoinerAddress, join};
 pub(crate) use trust::certify;

@@ -17,7 +17,10 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+mod attended;
+
 use super::*;
+use crate::attended::Attended;
 use crate::document::{DesiredKey, Phase, Status, key, parse, parse_desired_key, status_key};
 use crate::incus::simulated::SimulatedIncus;
 use crate::incus::{Incus, Kind, StateAction};
@@ -41,6 +44,7 @@ struct Host {
     node: Node,
     incus: Incus,
     reconciler: Option<(Shutdown, JoinHandle<()>)>,
+    attended: Attended,
     tasks: JoinSet<()>,
     _simulated: SimulatedIncus,
     dir: TempDir,
@@ -91,6 +95,7 @@ impl Host {
             node,
             incus,
             reconciler: None,
+            attended: Attended::default(),
             tasks: running,
             _simulated: simulated,
             dir,
@@ -114,6 +119,7 @@ impl Host {
         let host = HostMachine::new(&self.root(), None);
         let manager = Some(Manager::Supervised(supervised));
         let hands = Hands::new(self.incus.clone(), host, manager, &self.dir.path().join("ledger"));
+        self.attended = hands.attended.clone();
         let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options());
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
     }

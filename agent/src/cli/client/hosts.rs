@@ -1,16 +1,14 @@
-//! The questions to our own services: hosts and their instances, and who may become a member.
+//! The questions to our own service: hosts and their instances.
 
 use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
-use proto::agent::v1::trust_client::TrustClient;
 use proto::agent::v1::{
-    AttachRequest, AttachResponse, AttachStart, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
-    CreateSnapshotResponse, CreateTokenRequest, CreateTokenResponse, ListInstancesRequest,
-    ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreSnapshotRequest,
-    RestoreSnapshotResponse, RevokeTokenRequest, RevokeTokenResponse, SwitchInstanceRequest,
-    SwitchInstanceResponse,
+    AttachRequest, AttachResponse, AttachStart, BackUpRequest, BackUpResponse, ClaimRequest, ClaimResponse,
+    CreateSnapshotRequest, CreateSnapshotResponse, ListBackupsRequest, ListBackupsResponse,
+    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, PlanRequest,
+    PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreBackupRequest, RestoreBackupResponse,
+    RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -105,33 +103,29 @@ impl Client {
         .await
     }
 
-    pub(crate) async fn create_token(
+    pub(crate) async fn list_backups(
         &self,
-        request: CreateTokenRequest,
-    ) -> Result<CreateTokenResponse, CliError> {
+        request: ListBackupsRequest,
+    ) -> Result<ListBackupsResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).list_backups(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn back_up(&self, request: BackUpRequest) -> Result<BackUpResponse, CliError> {
         self.call(Repeat::IfUnsent, async |link| {
-            TrustClient::new(link).create_token(request.clone()).await
+            hosts(link).back_up(request.clone()).await
         })
         .await
     }
 
-    pub(crate) async fn list_tokens(
+    pub(crate) async fn restore_backup(
         &self,
-        request: ListTokensRequest,
-    ) -> Result<ListTokensResponse, CliError> {
-        self.call(Repeat::Always, async |link| {
-            TrustClient::new(link).list_tokens(request).await
-        })
-        .await
-    }
-
-    /// Harmless to repeat.
-    pub(crate) async fn revoke_token(
-        &self,
-        request: RevokeTokenRequest,
-    ) -> Result<RevokeTokenResponse, CliError> {
-        self.call(Repeat::Always, async |link| {
-            TrustClient::new(link).revoke_token(request).await
+        request: RestoreBackupRequest,
+    ) -> Result<RestoreBackupResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            hosts(link).restore_backup(request.clone()).await
         })
         .await
     }

@@ -8,6 +8,9 @@ use crate::cli::error::CliError;
 use crate::config::{HOST_FOLDER, HostSettings};
 use crate::tls::holder::server_names;
 
+/// Heartbeat and election of members at different providers, whose answers may take a tenth of a second.
+const WAN_TIMEOUTS_MS: (u64, u64) = (300, 2000);
+
 /// One host.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct SiteHost {
@@ -117,7 +120,7 @@ impl Site {
             joins: false,
             peer_url: &host.url(self.peer_port),
             client_url: &host.url(self.client_port),
-            timeouts_ms: None,
+            timeouts_ms: Some(WAN_TIMEOUTS_MS),
         }
         .text()
     }

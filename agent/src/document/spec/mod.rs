@@ -1,5 +1,6 @@
 //! What is told to Incus: its own fields, verbatim, checked as far as a text can be.
 
+mod backup;
 mod config;
 mod config_keys;
 mod devices;
@@ -136,7 +137,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
         // They read their own.
-        Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => &[],
+        Kind::OsService | Kind::File | Kind::Service | Kind::Backup | Kind::Tenant | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -194,6 +195,7 @@ pub(super) fn read(
         Kind::OsService => return os_service::read(reader, node),
         Kind::File => return file::read(reader, node),
         Kind::Service => return service::read(reader, node),
+        Kind::Backup => return backup::read(reader, node),
         Kind::Template => return super::template::read(reader, node),
         Kind::Tenant => return super::tenant::read(reader, node),
         _ => {}

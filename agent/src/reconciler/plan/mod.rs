@@ -18,6 +18,7 @@ mod tenancy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::backups;
 use super::desired::Desired;
 use super::observe::{Object, Observed, in_incus};
 use super::ownership::{self, Owner};
@@ -78,7 +79,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
     let mut plan = Plan::default();
     // Kinds come in the order in which they depend on each other, documents and objects alike.
     let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
-    keys.retain(|key| !services::is_ours(key.kind));
+    keys.retain(|key| !services::is_ours(key.kind) && key.kind != Kind::Backup);
     keys.sort();
     keys.dedup();
     for key in keys {
@@ -119,6 +120,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
         })
         .count();
     plan.objects.extend(services::plan(desired, seen, context));
+    plan.objects
+        .extend(backups::plan(desired, observed, seen, context));
     brake::apply(&mut plan, owned + services::owned(seen), context);
     plan
 }

@@ -30,6 +30,8 @@ use tokio::time::Instant;
 use super::desired::Desired;
 use super::observe::Observed;
 use super::plan::{Context, Plan};
+use crate::attended::Attended;
+use crate::backup::Board;
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
 use crate::service::{HostMachine, Manager};
@@ -53,6 +55,10 @@ pub struct Hands {
     /// What keeps the host's own services. `None`: the host itself is left alone.
     pub(crate) manager: Option<Manager>,
     pub(crate) ledger: Ledger,
+    /// What is said of backups.
+    pub(crate) board: Board,
+    /// Who is at work on what: people's commands, and the reconciler's workers.
+    pub(crate) attended: Attended,
 }
 
 impl Hands {
@@ -63,6 +69,8 @@ impl Hands {
             host,
             manager,
             ledger: Ledger::open(ledger),
+            board: Board::default(),
+            attended: Attended::default(),
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::service::{Found, Manager, UnitSeen};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) of: BTreeMap<DesiredKey, SeenOne>,
+    /// What is to be said of backups that this host sees to.
+    pub(crate) backups: BTreeMap<DesiredKey, (Phase, String)>,
 }
 
 /// What is there of one document.

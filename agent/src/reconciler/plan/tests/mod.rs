@@ -1,6 +1,7 @@
 //! Golden plans. Rewritten by `UPDATE_EXPECT=1`.
 
 mod kinds;
+mod placement;
 mod tenants;
 
 use expect_test::{Expect, expect};
