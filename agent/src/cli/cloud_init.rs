@@ -24,8 +24,8 @@ pub(super) enum CloudInitCommand {
                         A host that joins a cluster with certificates:\n  agentctl token create --host ionos --address 82.0.0.20 > token\n  \
                         agentctl cloud-init render --host ionos --join-token-file token --provider IONOS > ionos.yaml\n\n\
                         Paste it where the provider asks for user-data, before the token ends. With --cluster members speak\n\
-                        plaintext: give addresses of a private network (WireGuard, for one). The first host of a cluster with\n\
-                        certificates is set up by hand, so that no key is ever in user-data: agentctl cluster init.")]
+                        plaintext: give addresses of a private network (WireGuard, for one). The first host of a cluster\n\
+                        with certificates is set up by hand, so that no key is ever in user-data: agentctl cluster init.")]
 pub(super) struct RenderArgs {
     /// The host's name, one of --cluster, or the token's
     #[arg(long, value_name = "NAME")]

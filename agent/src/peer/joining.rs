@@ -194,6 +194,7 @@ impl Failures {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn refused(refusal: JoinRefusal) -> Status {
     let words = refusal.to_string();
     match refusal {

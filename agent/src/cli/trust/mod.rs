@@ -257,13 +257,14 @@ mod tests {
         let made_at = SystemTime::now();
         let (folder, site) = made(&root, made_at);
         expect![[r#"
-            FILE                    ROLE       HOLDER  LASTS
-            ca.pem                  authority  prod    3649 days
-            admin.pem               client     root    364 days
-            hosts/ionos/peer.pem    member     ionos   364 days
-            hosts/ionos/server.pem  server     ionos   364 days
-            hosts/ovh/peer.pem      member     ovh     364 days
-            hosts/ovh/server.pem    server     ovh     364 days
+            FILE                    ROLE       HOLDER        LASTS
+            ca.pem                  authority  prod          3649 days
+            issuer.pem              issuer     prod members  3649 days
+            admin.pem               client     root          364 days
+            hosts/ionos/peer.pem    member     ionos         364 days
+            hosts/ionos/server.pem  server     ionos         364 days
+            hosts/ovh/peer.pem      member     ovh           364 days
+            hosts/ovh/server.pem    server     ovh           364 days
         "#]]
         .assert_eq(&table(&folder.entries().unwrap(), made_at + DAY / 2));
         let due = |now| {
