@@ -9,6 +9,7 @@ pub(super) use agree::{folders_of, paths};
 
 use super::act::{Act, Action, Place};
 use super::record::Record;
+use crate::backup::Said;
 use crate::document::{DesiredKey, Document, Phase};
 use crate::reconciler::desired::{Desired, Text, Wanted};
 use crate::reconciler::plan::{Context, ObjectPlan, Report};
@@ -20,7 +21,7 @@ use crate::service::{Found, Manager, UnitSeen};
 pub(crate) struct Seen {
     pub(crate) of: BTreeMap<DesiredKey, SeenOne>,
     /// What is to be said of backups that this host sees to.
-    pub(crate) backups: BTreeMap<DesiredKey, (Phase, String)>,
+    pub(crate) backups: BTreeMap<DesiredKey, Said>,
 }
 
 /// What is there of one document.
