@@ -97,7 +97,7 @@ async fn whose_token_is_not_good_is_told_why() {
     site.hosts[i].says("its pin differs").await;
     site.hosts[i].kill();
     let nowhere = altered(&token, |ticket| {
-        ticket.endpoints = vec!["https://127.0.0.1:1".to_owned()]
+        ticket.endpoints = vec!["https://127.0.0.1:1".to_owned()];
     });
     site.join(i, &nowhere, &[]);
     site.hosts[i].says("onnection refused").await;
