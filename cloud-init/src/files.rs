@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::host::{Binary, Host};
 
 pub(crate) const CONFIG_PATH: &str = "/etc/agent/config.yaml";
+pub(crate) const TOKEN_PATH: &str = "/etc/agent/token";
 pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
 pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
 pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
@@ -60,8 +61,20 @@ pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError
     })
 }
 
+/// The unit of a host that joins: the same command at every start, which joins only once. Certificates that are renewed are
+/// written beside the settings.
+pub(crate) fn joining_unit(provider: &str) -> String {
+    let provider = match provider {
+        "" => String::new(),
+        provider => format!(" -- \"--provider={provider}\""),
+    };
+    let start = format!("agent join --token-file {TOKEN_PATH}{provider}");
+    unit().replace(&format!("agent run --config {CONFIG_PATH}"), &start)
+}
+
 /// The unit. The agent runs as root, whose socket Incus' is. Of root's capabilities it has those that put a document's
-/// file where and whose it should be, and of the disk those folders writable that such files and units go to.
+/// file where and whose it should be, and of the disk those folders writable that such files, units and the certificates
+/// go to.
 pub(crate) fn unit() -> String {
     format!(
         "\

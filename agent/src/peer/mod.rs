@@ -3,7 +3,8 @@
 //! [`client`] is what this member says (openraft's network), [`server`] what it answers, [`wire`] the
 //! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names
 //! the cluster and the member it is meant for; a member of another cluster, or one that took over an address, is
-//! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what.
+//! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what, [`trust`]
+//! renews certificates, and [`joining`] is how a host without one gets its first.
 
 mod admission;
 mod backups;
@@ -11,7 +12,9 @@ pub mod client;
 pub mod describe;
 mod dialer;
 mod hosts;
+mod joining;
 pub mod server;
+mod trust;
 mod wire;
 
 pub use admission::PeerCertificate;
@@ -19,6 +22,8 @@ pub use describe::describe;
 pub use dialer::{DialError, Dialer, PeerTimeouts, Whom};
 pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
+pub use joining::{JoinError, JoinOptions, JoinServer, JoinerAddress, join};
+pub(crate) use trust::certify;
 
 use admission::Roll;
 use dialer::reason;
