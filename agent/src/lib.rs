@@ -4,7 +4,8 @@
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
 //! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
-//! once. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
+//! once. [`tunnel`] carries
+//! connections between hosts and instances. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
 pub mod cli;
@@ -21,3 +22,4 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod tunnel;

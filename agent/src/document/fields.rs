@@ -283,7 +283,7 @@ impl Reader {
     fn name(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
         let Some(entry) = find(map(root, "")?, "name") else {
             let whose = match kind {
-                Kind::Template | Kind::Tenant => format!("what the {kind} is called"),
+                Kind::Template | Kind::Tenant | Kind::Tunnel => format!("what the {kind} is called"),
                 _ => format!("the {kind}'s name in Incus"),
             };
             return Err(missing(root, "name", &whose));

@@ -28,6 +28,8 @@ pub enum Kind {
     File,
     /// What runs on a host, or in an instance.
     Service,
+    /// An address of a host that leads to a port of an instance, wherever that is.
+    Tunnel,
     /// Whose documents may say how much: a restricted project.
     Tenant,
     /// Documents to be filled in. Nothing is made of one by itself.
@@ -51,6 +53,7 @@ pub const fn kinds() -> &'static [Kind] {
         Kind::OsService,
         Kind::File,
         Kind::Service,
+        Kind::Tunnel,
         Kind::Tenant,
         Kind::Template,
     ]
@@ -74,6 +77,7 @@ impl Kind {
             Kind::OsService => "os-service",
             Kind::File => "file",
             Kind::Service => "service",
+            Kind::Tunnel => "tunnel",
             Kind::Tenant => "tenant",
             Kind::Template => "template",
         }
@@ -96,6 +100,7 @@ impl Kind {
             Kind::OsService => "os-services",
             Kind::File => "files",
             Kind::Service => "services",
+            Kind::Tunnel => "tunnels",
             Kind::Tenant => "tenants",
             Kind::Template => "templates",
         }
@@ -106,7 +111,13 @@ impl Kind {
     pub const fn has_tenant(self) -> bool {
         matches!(
             self,
-            Kind::Profile | Kind::Volume | Kind::Image | Kind::Instance | Kind::File | Kind::Service
+            Kind::Profile
+                | Kind::Volume
+                | Kind::Image
+                | Kind::Instance
+                | Kind::File
+                | Kind::Service
+                | Kind::Tunnel
         )
     }
 

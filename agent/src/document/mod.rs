@@ -26,6 +26,7 @@ mod status;
 mod suggest;
 mod template;
 mod tenant;
+mod tunnel;
 mod yaml;
 
 pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
@@ -50,6 +51,7 @@ pub use template::{
     Rendered, Template, Text, Values, Variable, parse_setting, parse_values, render, variables_used,
 };
 pub use tenant::{Permissions, Violation, check as check_tenant};
+pub use tunnel::TunnelSpec;
 
 /// Incus' own project, and the tenant of a document that names none.
 pub const DEFAULT_TENANT: &str = "default";

@@ -19,6 +19,7 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         | Kind::Image
         | Kind::File
         | Kind::Service
+        | Kind::Tunnel
         | Kind::Template => plain_fault(name),
         Kind::OsService if spec::OS_SERVICES.contains(&name) => None,
         Kind::OsService => Some(

@@ -24,6 +24,10 @@ impl Reader {
         let entries = map(root, "")?;
         let may = matches!(kind, Kind::Service | Kind::File);
         match (find(entries, "instance"), find(entries, "tenant")) {
+            (Some(entry), _) if kind == Kind::Tunnel => {
+                let message = "a tunnel is in no instance; the one that it leads to is spec.instance";
+                Err(fault(entry, "instance", message))
+            }
             (Some(entry), _) if !may => Err(fault(entry, "instance", format!("a {kind} is in no instance"))),
             (Some(entry), _) => {
                 let instance = word(&entry.value, "instance")?;

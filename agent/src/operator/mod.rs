@@ -10,6 +10,7 @@ mod error;
 mod instances;
 mod planner;
 mod session;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub use session::{Answers, Requests, SESSION_QUEUE};
 
 /// Sessions at once on one host.
 const SESSIONS: usize = 256;
+/// Connections through tunnels to instances of one host.
+const CONNECTIONS: usize = 512;
 /// A list is for a person who waits.
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,7 @@ pub struct Operator {
     /// `None` where nothing is reconciled.
     planner: Option<Arc<dyn Planner>>,
     sessions: Semaphore,
+    connections: Semaphore,
 }
 
 impl Operator {
@@ -57,6 +61,7 @@ impl Operator {
             incus,
             planner,
             sessions: Semaphore::new(SESSIONS),
+            connections: Semaphore::new(CONNECTIONS),
         }
     }
 

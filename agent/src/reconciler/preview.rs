@@ -20,12 +20,13 @@ use super::ownership::{self, Owner};
 use super::placement::{self, Decision};
 use super::plan::{Context, ObjectPlan, Plan, plan};
 use super::services::{self, Hands, Seen, Services};
-use super::step::{Change, Step, body_after};
+use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{DesiredKey, Phase};
+use crate::document::{DesiredKey, Kind, Phase};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
+use crate::tunnel::Open;
 
 /// The documents should be the cluster's newest; without a quorum, those that this member knows are better than none.
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(3);
@@ -162,6 +163,7 @@ impl Preview {
     ) -> Option<PlannedObject> {
         let (effect, details, cost) = match seen.of.get(key) {
             Some(seen) => services::meaning(planned, seen)?,
+            None if key.kind == Kind::Tunnel => tunnel_meaning(planned, seen.tunnels.get(key))?,
             None => {
                 // Records of the cluster are nothing on a host.
                 in_incus(key.kind)?;
@@ -341,6 +343,23 @@ fn meaning(planned: &ObjectPlan, is_there: bool) -> Option<(Effect, Vec<String>,
         _ => {}
     }
     (!details.is_empty()).then_some((Effect::Change, details, cost))
+}
+
+/// The same of a tunnel.
+fn tunnel_meaning(planned: &ObjectPlan, open: Option<&Open>) -> Option<(Effect, Vec<String>, &'static str)> {
+    let message = planned.report.message.clone();
+    match (planned.steps.first(), open) {
+        _ if planned.report.phase == Phase::Invalid => Some((Effect::Refused, vec![message], "")),
+        (Some(Step::Tunnel(TunnelStep::Listen(spec))), None) => {
+            Some((Effect::Create, vec![format!("listen {spec}")], ""))
+        }
+        (Some(Step::Tunnel(TunnelStep::Listen(spec))), Some(open)) => {
+            let words = format!("{} becomes {spec}", open.spec);
+            Some((Effect::Change, vec![words], "live"))
+        }
+        (Some(_), _) => Some((Effect::Delete, vec!["close".to_owned()], "")),
+        (None, _) => None,
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use crate::tls::peer::PeerTls;
+use crate::tunnel::Tunnels;
 use listener::Port;
 use tls::{Certificates, Security};
 
@@ -115,7 +116,10 @@ pub async fn run(config: RunConfig) -> Result<()> {
 
     let mut background = JoinSet::new();
     let incus = connect_incus(&config)?;
-    let hands = incus.clone().map(|incus| hands(incus, &config, &mut background));
+    let (tunnel_task, tunnels) = Tunnels::new();
+    let hands = incus
+        .clone()
+        .map(|incus| hands(incus, tunnels, &config, &mut background));
     let planner = hands.clone().map(|hands| {
         let options = reconciler_options(&node, &config);
         Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
@@ -123,6 +127,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
     let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator.clone());
+    background.spawn(tunnel_task.run(hosts.clone(), clients.clone()));
     peer_gate.open(peer::server::routes(&node, &operator).into_axum_router());
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
@@ -351,7 +356,7 @@ fn reconciler_options(node: &Node, config: &RunConfig) -> ReconcilerOptions {
 }
 
 /// What this host is changed with.
-fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hands {
+fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut JoinSet<()>) -> Hands {
     let folder = config.data_dir.join("services");
     let manager = match config.args.service_manager.on_this_host() {
         ManagerChoice::Systemd => Some(Manager::Systemd),
@@ -364,7 +369,7 @@ fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hand
         ManagerChoice::None => None,
     };
     let host = HostMachine::new(&config.args.host_root, None);
-    Hands::new(incus, host, manager, &folder.join("ledger"))
+    Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
 }
 
 /// What acts on this host for the cluster.

@@ -3,6 +3,7 @@
 mod instances;
 mod plans;
 mod tenants;
+mod tunnels;
 
 use tests::hosts::Hosts;
 

@@ -31,6 +31,7 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => &ANY,
         Kind::Profile | Kind::Instance => &INSTANCE,

@@ -10,6 +10,7 @@ mod instance;
 mod os_service;
 mod rules;
 mod service;
+mod tunnel;
 
 use serde_json::{Map, Value};
 
@@ -136,7 +137,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
         // They read their own.
-        Kind::OsService | Kind::File | Kind::Service | Kind::Tenant | Kind::Template => &[],
+        Kind::OsService | Kind::File | Kind::Service | Kind::Tunnel | Kind::Tenant | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -194,6 +195,7 @@ pub(super) fn read(
         Kind::OsService => return os_service::read(reader, node),
         Kind::File => return file::read(reader, node),
         Kind::Service => return service::read(reader, node),
+        Kind::Tunnel => return tunnel::read(reader, node),
         Kind::Template => return super::template::read(reader, node),
         Kind::Tenant => return super::tenant::read(reader, node),
         _ => {}

@@ -14,6 +14,7 @@ mod records;
 mod references;
 mod remove;
 mod tenancy;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -78,7 +79,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
     let mut plan = Plan::default();
     // Kinds come in the order in which they depend on each other, documents and objects alike.
     let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
-    keys.retain(|key| !services::is_ours(key.kind));
+    keys.retain(|key| !services::is_ours(key.kind) && key.kind != Kind::Tunnel);
     keys.sort();
     keys.dedup();
     for key in keys {
@@ -119,6 +120,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
         })
         .count();
     plan.objects.extend(services::plan(desired, seen, context));
+    plan.objects
+        .extend(tunnels::plan(desired, &seen.tunnels, context));
     brake::apply(&mut plan, owned + services::owned(seen), context);
     plan
 }
@@ -129,6 +132,8 @@ pub(crate) fn plan_without_incus(desired: &Desired, seen: &Seen, context: Contex
         objects: services::plan(desired, seen, context),
         wants_confirmation: false,
     };
+    plan.objects
+        .extend(tunnels::plan(desired, &seen.tunnels, context));
     brake::apply(&mut plan, services::owned(seen), context);
     plan
 }

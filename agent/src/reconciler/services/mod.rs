@@ -33,6 +33,7 @@ use super::plan::{Context, Plan};
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
 use crate::service::{HostMachine, Manager};
+use crate::tunnel::Tunnels;
 pub(crate) use act::Act;
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
@@ -53,16 +54,24 @@ pub struct Hands {
     /// What keeps the host's own services. `None`: the host itself is left alone.
     pub(crate) manager: Option<Manager>,
     pub(crate) ledger: Ledger,
+    pub(crate) tunnels: Tunnels,
 }
 
 impl Hands {
     /// The ledger is in `ledger`, a folder that need not be there yet.
-    pub(crate) fn new(incus: Incus, host: HostMachine, manager: Option<Manager>, ledger: &Path) -> Hands {
+    pub(crate) fn new(
+        incus: Incus,
+        host: HostMachine,
+        manager: Option<Manager>,
+        ledger: &Path,
+        tunnels: Tunnels,
+    ) -> Hands {
         Hands {
             incus,
             host,
             manager,
             ledger: Ledger::open(ledger),
+            tunnels,
         }
     }
 }
@@ -97,7 +106,11 @@ impl Services {
         incus: Option<&Observed>,
         context: Context<'_>,
     ) -> Seen {
-        observe::observe(&self.hands, &mut self.glances, desired, incus, context).await
+        let seen = observe::observe(&self.hands, &mut self.glances, desired, incus, context).await;
+        Seen {
+            tunnels: self.hands.tunnels.open(),
+            ..seen
+        }
     }
 
     /// Takes note of what is to be done; when to look again at the latest, though nothing tells.

@@ -2,6 +2,7 @@
 
 mod kinds;
 mod tenants;
+mod tunnels;
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ struct Host {
     revision: i64,
     may_delete: bool,
     busy: BTreeSet<DesiredKey>,
+    seen: Seen,
 }
 
 impl Host {
@@ -34,6 +36,7 @@ impl Host {
             revision: 100,
             may_delete: true,
             busy: BTreeSet::new(),
+            seen: Seen::default(),
         }
         .with(Kind::Incus, json!({"config": {}}))
         .with(
@@ -140,7 +143,7 @@ impl Host {
             may_delete: self.may_delete,
             busy: &self.busy.clone(),
         };
-        plan(&self.read(), &observed, &Seen::default(), context)
+        plan(&self.read(), &observed, &self.seen.clone(), context)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value at each use")]
