@@ -10,6 +10,8 @@ use super::lifecycle::{Deletion, Lifecycle, Update};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// A host itself: whose it is, and whether anything may be changed there.
+    Host,
     /// The server itself, and what comes with it: Incus' preseed.
     Incus,
     StoragePool,
@@ -40,6 +42,7 @@ pub enum Kind {
 #[must_use]
 pub const fn kinds() -> &'static [Kind] {
     &[
+        Kind::Host,
         Kind::Incus,
         Kind::StoragePool,
         Kind::NetworkAcl,
@@ -64,6 +67,7 @@ impl Kind {
     #[must_use]
     pub const fn singular(self) -> &'static str {
         match self {
+            Kind::Host => "host",
             Kind::Incus => "incus",
             Kind::StoragePool => "storage-pool",
             Kind::NetworkAcl => "network-acl",
@@ -87,6 +91,7 @@ impl Kind {
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
+            Kind::Host => "hosts",
             Kind::Incus => "incus",
             Kind::StoragePool => "storage-pools",
             Kind::NetworkAcl => "network-acls",

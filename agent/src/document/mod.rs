@@ -10,6 +10,7 @@ mod binding;
 mod canonical;
 mod error;
 mod fields;
+mod host;
 mod inventory;
 mod keys;
 mod kind;
@@ -33,6 +34,7 @@ pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
+pub use host::HostSpec;
 pub use inventory::{
     INVENTORY_FIELDS, InventoryKey, InventoryKind, NO_PROJECT, inventory_prefix, parse_inventory_key,
 };

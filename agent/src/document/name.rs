@@ -11,7 +11,8 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         Kind::Tenant if name == DEFAULT_TENANT => Some("is not default: that tenant is who runs the cluster"),
         Kind::Tenant => project_fault(name),
         Kind::Network => interface_fault(name),
-        Kind::StoragePool
+        Kind::Host
+        | Kind::StoragePool
         | Kind::NetworkAcl
         | Kind::NetworkForward
         | Kind::Profile

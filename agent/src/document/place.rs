@@ -102,6 +102,21 @@ pub(super) fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentErro
     }
 }
 
+/// A host's document is that host's alone, which it names already.
+pub(super) fn the_host_itself(
+    root: &Node,
+    hosts: &[String],
+    name: &str,
+) -> Result<Vec<String>, DocumentError> {
+    match the_one_place(root)? {
+        Some(entry) if hosts != [name] => {
+            let message = format!("is host {name} itself: leave it out");
+            Err(fault(entry, &entry.name, message))
+        }
+        _ => Ok(vec![name.to_owned()]),
+    }
+}
+
 pub(super) fn host_list(entry: &Entry, path: &str) -> Result<Vec<String>, DocumentError> {
     let Content::List(items) = &entry.value.content else {
         return Err(wrong_type(&entry.value, path, "a list of hosts"));

@@ -246,7 +246,13 @@ pub(crate) const fn in_incus(kind: Kind) -> Option<incus::Kind> {
         Kind::Volume => incus::Kind::Volume,
         Kind::Image => incus::Kind::Image,
         Kind::Instance => incus::Kind::Instance,
-        Kind::OsService | Kind::File | Kind::Service | Kind::Tunnel | Kind::Tenant | Kind::Template => {
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => {
             return None;
         }
     })

@@ -18,7 +18,7 @@ use super::execute::in_full;
 use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::placement::{self, Decision};
-use super::plan::{Context, ObjectPlan, Plan, plan};
+use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
@@ -93,6 +93,13 @@ impl Preview {
         let mut shown = self.all_shown(&after, &observed, &seen);
         // What happens anyway is nothing that these documents change.
         shown.retain(|key, shown| before.get(key) != Some(shown));
+        if maintenance::host_spec(&wanted, &self.host).maintenance {
+            for shown in shown.values_mut() {
+                shown
+                    .details
+                    .push(format!("waits: host {} is in maintenance", self.host));
+            }
+        }
         Ok(shown.into_values().chain(nowhere).collect())
     }
 

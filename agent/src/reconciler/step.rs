@@ -77,7 +77,13 @@ pub(crate) fn in_words(steps: &[Step]) -> String {
 /// out, because Incus wants it never sent on an update.
 fn writable(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::OsService | Kind::File | Kind::Service | Kind::Tunnel | Kind::Tenant | Kind::Template => &[],
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => &[],
         Kind::Incus => &["config"],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Volume => &["description", "config"],
         Kind::NetworkAcl => &["description", "config", "ingress", "egress"],

@@ -1,6 +1,7 @@
 //! From any host, for any host: what `agentctl instance`, `tunnel` and a tenant's role reach, with real Incus daemons.
 
 mod instances;
+mod maintenance;
 mod plans;
 mod tenants;
 mod tunnels;

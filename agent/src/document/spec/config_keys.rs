@@ -23,7 +23,8 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         Kind::Incus => &SERVER,
         Kind::Project => &PROJECT,
         Kind::Network => &NETWORK,
-        Kind::StoragePool
+        Kind::Host
+        | Kind::StoragePool
         | Kind::NetworkAcl
         | Kind::NetworkForward
         | Kind::Volume

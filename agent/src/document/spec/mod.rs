@@ -137,7 +137,13 @@ const fn fields(kind: Kind) -> &'static [Field] {
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
         // They read their own.
-        Kind::OsService | Kind::File | Kind::Service | Kind::Tunnel | Kind::Tenant | Kind::Template => &[],
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -192,6 +198,7 @@ pub(super) fn read(
     node: &Node,
 ) -> Result<Map<String, Value>, DocumentError> {
     match kind {
+        Kind::Host => return super::host::read(reader, node),
         Kind::OsService => return os_service::read(reader, node),
         Kind::File => return file::read(reader, node),
         Kind::Service => return service::read(reader, node),

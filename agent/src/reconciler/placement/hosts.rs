@@ -12,6 +12,7 @@ use crate::document::{DesiredKey, InventoryKey, InventoryKind};
 use crate::node::Node;
 use crate::reconciler::alive::{self, HostAlive};
 use crate::reconciler::desired::Desired;
+use crate::reconciler::plan::maintenance;
 
 /// Reads what the hosts say of themselves. A member of which nothing is heard is awaited, if `may_arrive`.
 pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<Hosts, ReadError> {
@@ -23,11 +24,16 @@ pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<H
         }
         let said = value(store, alive::key(&member.name))?;
         let said = said.and_then(|value| serde_json::from_slice::<HostAlive>(&value).ok());
+        let of_document = maintenance::host_spec(desired, &member.name);
         let state = match said {
             Some(said) if said.incus_version.is_empty() => State::WithoutIncus,
-            Some(said) => State::Alive {
-                provider: said.provider,
-            },
+            Some(said) => {
+                let provider = of_document.provider.unwrap_or(said.provider);
+                match of_document.maintenance {
+                    true => State::InMaintenance { provider },
+                    false => State::Alive { provider },
+                }
+            }
             None if may_arrive => State::Awaited,
             None => State::Silent,
         };

@@ -70,7 +70,8 @@ const fn fields(kind: Kind) -> &'static [Field] {
     const NO_RULES: fn() -> Value = || json!([]);
     const NO: fn() -> Value = || json!(false);
     match kind {
-        Kind::Incus
+        Kind::Host
+        | Kind::Incus
         | Kind::OsService
         | Kind::File
         | Kind::Service

@@ -9,6 +9,7 @@ mod brake;
 mod compare;
 mod create;
 mod keep;
+pub(super) mod maintenance;
 mod meaning;
 mod records;
 mod references;

@@ -1,5 +1,6 @@
 //! Golden plans. Rewritten by `UPDATE_EXPECT=1`.
 
+mod hosts;
 mod kinds;
 mod tenants;
 mod tunnels;
