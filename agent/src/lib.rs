@@ -4,10 +4,12 @@
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
 //! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
-//! once. [`tunnel`] carries
-//! connections between hosts and instances. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
+//! once; [`attended`] keeps those two from acting on one object at once. [`tunnel`] carries connections between hosts
+//! and instances. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
 
 pub mod api;
+pub mod attended;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod dev;

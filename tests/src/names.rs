@@ -61,9 +61,12 @@ impl Names {
         self.ids.insert(id, name.to_owned());
     }
 
-    /// An id that begins with a zero is padded with a blank, where etcdctl and agentctl say what they did.
+    /// An id that begins with a zero is padded with a blank, where etcdctl and agentctl say what they did. Blanks
+    /// between the columns of a table are not of the id.
     fn replace_padded(&mut self, hex: &str, name: &str) {
-        self.replace(&format!(" {hex:>16}"), &format!(" {name}"));
+        for word in ["Member", "cluster"] {
+            self.replace(&format!("{word} {hex:>16}"), &format!("{word} {name}"));
+        }
     }
 
     fn replace(&mut self, what: &str, name: &str) {
@@ -125,5 +128,27 @@ impl Names {
             named = named.replace(what, name);
         }
         named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_begins_with_a_zero_is_named_as_any_other() {
+        for hex in ["e72f8dd13c89a501", "e72f8dd13c89a50"] {
+            let mut names = Names::default();
+            names.learn_id("added", hex);
+            for (said, named) in [
+                (
+                    format!("Member {hex:>16} removed from"),
+                    "Member <added1> removed from",
+                ),
+                (format!("{hex}  {hex}  learner"), "<added1>  <added1>  learner"),
+            ] {
+                assert_eq!(names.apply(&said), named);
+            }
+        }
     }
 }

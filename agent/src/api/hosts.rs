@@ -9,10 +9,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use proto::agent::v1::hosts_server::Hosts;
 use proto::agent::v1::{
-    AttachRequest, ClaimRequest, ClaimResponse, CreateSnapshotRequest, CreateSnapshotResponse, Instance,
-    InstanceRef, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
-    PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreSnapshotRequest,
-    RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
+    AttachRequest, BackUpRequest, BackUpResponse, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
+    CreateSnapshotResponse, Instance, InstanceRef, ListBackupsRequest, ListBackupsResponse,
+    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, PlanRequest,
+    PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreBackupRequest, RestoreBackupResponse,
+    RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
@@ -22,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use super::interceptor::{Caller, Needs};
 use super::status::ApiError;
-use crate::document::Kind;
+use crate::document::{Kind, parse_desired_key};
 use crate::operator::{Failure, OperatorError, document_key};
 use crate::peer::{AttachAnswers, attach_start, serve_session};
 
@@ -136,6 +137,36 @@ impl Hosts for HostsService {
         api.claim(&caller, request.into_inner()).await.map(Response::new)
     }
 
+    async fn list_backups(
+        &self,
+        request: Request<ListBackupsRequest>,
+    ) -> Result<Response<ListBackupsResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.list_backups(&caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn back_up(&self, request: Request<BackUpRequest>) -> Result<Response<BackUpResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.back_up(&caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn restore_backup(
+        &self,
+        request: Request<RestoreBackupRequest>,
+    ) -> Result<Response<RestoreBackupResponse>, Status> {
+        let HostsService(api) = self;
+        let caller = api.admit(&request, Needs::AnyMember).await?;
+        api.restore_backup(&caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     async fn attach(
         &self,
         request: Request<Streaming<AttachRequest>>,
@@ -161,12 +192,24 @@ impl Hosts for HostsService {
 
 impl Api {
     /// Which host has the instance, if the caller may do things there.
-    async fn host_for(&self, caller: &Caller, instance: Option<&InstanceRef>) -> Result<String, Status> {
+    pub(super) async fn host_for(
+        &self,
+        caller: &Caller,
+        instance: Option<&InstanceRef>,
+    ) -> Result<String, Status> {
         let key = key_of(instance)?;
         let allowed = |permissions: &Permissions| permissions.may_write(key.as_bytes(), b"");
         self.authorised(caller, allowed, || async { Ok(()) }).await?;
         let instance = instance.cloned().unwrap_or_default();
         Ok(self.hosts.whereabouts(&instance).await?)
+    }
+
+    /// The host that a document names, or that its instance is bound to.
+    pub(super) fn documents_host(&self, key: &str) -> Result<Option<String>, ApiError> {
+        let Some(instance) = parse_desired_key(key) else {
+            return Ok(None);
+        };
+        Ok(self.hosts.documents_host(&instance)?)
     }
 
     async fn instances(&self, request: &ListInstancesRequest) -> ListInstancesResponse {
@@ -194,7 +237,7 @@ impl Api {
     }
 }
 
-fn key_of(instance: Option<&InstanceRef>) -> Result<String, OperatorError> {
+pub(super) fn key_of(instance: Option<&InstanceRef>) -> Result<String, OperatorError> {
     let instance = instance.cloned().unwrap_or_default();
     Ok(document_key(Kind::Instance.singular(), &instance.tenant, &instance.name)?.key())
 }

@@ -8,6 +8,7 @@
 //! own streams, or be imported by the reconciler. Nothing but `peer` and this module names `tonic::Status`.
 
 mod auth;
+mod backups;
 mod cluster;
 mod election;
 mod gateway;

@@ -10,6 +10,7 @@ mod application;
 mod apply;
 mod atomic;
 mod auth;
+mod backup;
 mod change;
 mod check;
 mod client;
@@ -106,6 +107,9 @@ enum Command {
     /// The instances of all hosts, and what is in them
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
+    /// Copies of instances and volumes that outlive them
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Reach a port of an instance as if it were here
     Tunnel(tunnel::TunnelArgs),
     /// Log in to an instance by SSH, wherever it is
@@ -259,6 +263,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
+        Command::Backup(command) => command.run(&session).await,
         Command::Tunnel(args) => args.run(&session).await,
         Command::Ssh(args) => args.run(&session).await,
         Command::Template(command) => command.run(&session).await,

@@ -19,6 +19,15 @@ pub struct Binding {
     pub since: String,
     /// Why that host, or why none.
     pub reason: String,
+    /// It is to move there: it is stopped, and copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<String>,
+    /// Where its data came from, with the move that brought it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
+    /// It was seen here as its document says: the copy that it was made from is not needed any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arrived: bool,
 }
 
 impl Binding {

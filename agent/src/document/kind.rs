@@ -32,6 +32,8 @@ pub enum Kind {
     Service,
     /// An address of a host that leads to a port of an instance, wherever that is.
     Tunnel,
+    /// When an instance or a volume is kept as it is: snapshots and exports, and how many of them stay.
+    Backup,
     /// Whose documents may say how much: a restricted project.
     Tenant,
     /// Documents to be filled in. Nothing is made of one by itself.
@@ -57,6 +59,7 @@ pub const fn kinds() -> &'static [Kind] {
         Kind::File,
         Kind::Service,
         Kind::Tunnel,
+        Kind::Backup,
         Kind::Tenant,
         Kind::Template,
     ]
@@ -82,6 +85,7 @@ impl Kind {
             Kind::File => "file",
             Kind::Service => "service",
             Kind::Tunnel => "tunnel",
+            Kind::Backup => "backup",
             Kind::Tenant => "tenant",
             Kind::Template => "template",
         }
@@ -106,6 +110,7 @@ impl Kind {
             Kind::File => "files",
             Kind::Service => "services",
             Kind::Tunnel => "tunnels",
+            Kind::Backup => "backups",
             Kind::Tenant => "tenants",
             Kind::Template => "templates",
         }
@@ -123,6 +128,7 @@ impl Kind {
                 | Kind::File
                 | Kind::Service
                 | Kind::Tunnel
+                | Kind::Backup
         )
     }
 

@@ -6,6 +6,7 @@
 //! Must not: touch the network or the store, or know how a document is made true. A document that parses may
 //! still name something that does not exist on its host; that is the reconciler's to say.
 
+mod backup;
 mod binding;
 mod canonical;
 mod error;
@@ -20,6 +21,8 @@ mod overlay;
 mod parts;
 mod place;
 mod placement;
+mod retention;
+mod schedule;
 mod shapes;
 mod spec;
 mod split;
@@ -30,6 +33,7 @@ mod tenant;
 mod tunnel;
 mod yaml;
 
+pub use backup::{BackupSpec, Exports, Rule, Subject};
 pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
@@ -45,6 +49,8 @@ pub use keys::{
 pub use kind::{Kind, kinds};
 pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
 pub use placement::{Failover, Placement, Spread};
+pub use retention::Keep;
+pub use schedule::{Schedule, Stamp};
 pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};

@@ -21,6 +21,7 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         | Kind::File
         | Kind::Service
         | Kind::Tunnel
+        | Kind::Backup
         | Kind::Template => plain_fault(name),
         Kind::OsService if spec::OS_SERVICES.contains(&name) => None,
         Kind::OsService => Some(

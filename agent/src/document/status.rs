@@ -101,7 +101,7 @@ pub fn rfc3339_utc(time: SystemTime) -> String {
     )
 }
 
-fn parse_rfc3339_utc(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_rfc3339_utc(text: &str) -> Option<SystemTime> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);

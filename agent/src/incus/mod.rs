@@ -9,6 +9,7 @@
 //! A write's error does not say that nothing happened: [`IncusError::Timeout`] and [`IncusError::Unreachable`] leave
 //! the outcome open. Observe again, then decide.
 
+mod backups;
 mod client;
 mod error;
 mod events;
@@ -25,12 +26,13 @@ pub mod simulated;
 mod transport;
 mod websocket;
 
+pub use backups::{Export, ExportOptions};
 pub use client::{Incus, ServerInfo, StateAction};
 pub use error::IncusError;
 pub use events::{Event, EventStream};
 pub use guest::{Guest, GuestEntry, GuestFile, GuestRan};
 pub use listing::{ChangeStream, Collection};
-pub use object::{Kind, Live};
+pub use object::{AttachedVolume, Kind, Live, attached_volumes};
 pub use session::{Command, Incoming, Outgoing, Session, Size, Stream};
 
 /// What the simulated daemon calls itself in `environment.server`, where the real one says `incus`.

@@ -120,6 +120,39 @@ impl Kind {
     }
 }
 
+/// A custom volume as a disk of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedVolume {
+    pub device: String,
+    pub pool: String,
+    pub volume: String,
+}
+
+/// What is at a path of the host is no volume, and an instance's own disk has no source.
+#[must_use]
+pub fn attached_volumes(instance: &Value) -> Vec<AttachedVolume> {
+    let devices = instance
+        .get("expanded_devices")
+        .or_else(|| instance.get("devices"));
+    let devices = devices.and_then(Value::as_object).into_iter().flatten();
+    let volumes = devices.filter_map(|(name, device)| {
+        let text = |field: &str| {
+            device
+                .get(field)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
+        let is_disk = text("type") == Some("disk") && text("path") != Some("/");
+        let source = text("source").filter(|source| is_disk && !source.starts_with('/'))?;
+        Some(AttachedVolume {
+            device: name.clone(),
+            pool: text("pool")?.to_owned(),
+            volume: source.to_owned(),
+        })
+    });
+    volumes.collect()
+}
+
 /// One object as Incus shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Live {
@@ -150,6 +183,12 @@ impl Live {
     #[must_use]
     pub fn status(&self) -> &str {
         self.text("status")
+    }
+
+    /// The custom volumes that an instance has as disks, by itself or by its profiles.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<AttachedVolume> {
+        attached_volumes(&self.object)
     }
 
     /// Whether Incus made it: an interface of the host shows as a network, too.

@@ -43,6 +43,20 @@ pub(super) fn below_instance(project: &str, name: &str, what: &str) -> Result<St
     Ok(format!("/1.0/instances/{}/{what}{query}", segment(name)?))
 }
 
+/// The path of something below an object that holds data: `snapshots`, a snapshot, `backups`.
+pub(super) fn below(kind: Kind, project: &str, name: &str, what: &[&str]) -> Result<String, IncusError> {
+    let object = object(kind, project, name)?;
+    let (mut path, query) = match object.split_once('?') {
+        Some((path, query)) => (path.to_owned(), format!("?{query}")),
+        None => (object, String::new()),
+    };
+    for name in what {
+        path.push('/');
+        path.push_str(&segment(name)?);
+    }
+    Ok(path + &query)
+}
+
 /// The path of one snapshot of an instance.
 pub(super) fn snapshot(project: &str, name: &str, snapshot: &str) -> Result<String, IncusError> {
     below_instance(project, name, &format!("snapshots/{}", segment(snapshot)?))

@@ -67,6 +67,21 @@ pub(super) enum Answer {
     },
 }
 
+/// A file's bytes on their way: read as fast as they are wanted.
+#[derive(Debug)]
+pub(super) struct Download {
+    transport: Transport,
+    response: reqwest::Response,
+    limit: Duration,
+}
+
+impl Download {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, IncusError> {
+        let chunk = self.response.chunk().await;
+        chunk.map_err(|error| self.transport.failure(error, self.limit))
+    }
+}
+
 impl Transport {
     pub(super) fn new(socket: &Path) -> Result<Self, IncusError> {
         let http = reqwest::Client::builder()
@@ -136,6 +151,25 @@ impl Transport {
             request = request.header(*name, header_value(value)?);
         }
         self.answer(request.body(file), limit).await
+    }
+
+    /// Opens an answer that is a file's bytes, however many.
+    pub(super) async fn download(&self, path: &str, limit: Duration) -> Result<Download, IncusError> {
+        let request = self.http.get(format!("http://incus{path}")).timeout(limit);
+        let response = request.send().await.map_err(|error| self.failure(error, limit))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = self.read(response, limit).await?;
+            open_envelope(status.as_u16(), String::new(), &body)?;
+            return Err(IncusError::bad_answer(format!(
+                "http status {status} without an error"
+            )));
+        }
+        Ok(Download {
+            transport: self.clone(),
+            response,
+            limit,
+        })
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder, limit: Duration) -> Result<Answer, IncusError> {

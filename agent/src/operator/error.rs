@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::attended::AttendError;
 use crate::incus::IncusError;
 
 /// What kind of failure it is: what the caller can do about it.
@@ -51,6 +52,12 @@ impl OperatorError {
             Failure::NotFound,
             format!("there is no instance {name}{of_tenant} on {host}"),
         )
+    }
+}
+
+impl From<AttendError> for OperatorError {
+    fn from(error: AttendError) -> OperatorError {
+        OperatorError::new(Failure::Busy, error.to_string())
     }
 }
 

@@ -20,10 +20,10 @@ use crate::incus::{Collection, Incus, IncusError, Kind, Live, StateAction};
 
 /// A guest that is given longer than this to shut down keeps the caller waiting for nothing.
 const STOP_LIMIT_SECONDS: u32 = 600;
+/// Disks are large, and providers far from each other.
+const BACKUP_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Somebody else may change the instance between our reading and our writing.
 const ATTEMPTS: usize = 5;
-/// Each may stop the instance and start it again.
-const RESTORE_ATTEMPTS: usize = 3;
 
 impl Operator {
     pub(super) async fn list(
@@ -79,6 +79,12 @@ impl Operator {
     ) -> Result<SwitchInstanceResponse, OperatorError> {
         let incus = self.incus()?;
         let (tenant, name) = named(request.instance.as_ref())?;
+        let what = match request.action() {
+            Action::Start => "started",
+            Action::Stop => "stopped",
+            _ => "restarted",
+        };
+        let _attendance = self.attend((tenant, name), what).await?;
         let live = self.live(incus, tenant, name).await?;
         let is_running = live.status() != "Stopped";
         let action = match request.action() {
@@ -149,6 +155,8 @@ impl Operator {
     ) -> Result<RestoreSnapshotResponse, OperatorError> {
         let incus = self.incus()?;
         let (tenant, name) = named(request.instance.as_ref())?;
+        // Incus stops one that runs for this, and starts it again.
+        let _attendance = self.attend((tenant, name), "restored").await?;
         let before = self.live(incus, tenant, name).await?;
         let Some(snapshot) = incus.snapshot(tenant, name, &request.snapshot).await? else {
             return Err(OperatorError::new(
@@ -156,31 +164,12 @@ impl Operator {
                 format!("instance {name} has no snapshot {}", request.snapshot),
             ));
         };
-        self.put_back(incus, tenant, name, &request.snapshot).await?;
+        incus.restore_snapshot(tenant, name, &request.snapshot).await?;
         self.keep_ownership(incus, tenant, name, &before).await?;
         Ok(RestoreSnapshotResponse {
             host: self.host.clone(),
             snapshot: Bytes::from(snapshot.to_string()),
         })
-    }
-
-    /// Incus stops a running instance for this. Where somebody starts it at that moment, as the reconciler does with one
-    /// that is to run, Incus gives up before anything was put back: then it is asked again.
-    async fn put_back(
-        &self,
-        incus: &Incus,
-        tenant: &str,
-        name: &str,
-        snapshot: &str,
-    ) -> Result<(), OperatorError> {
-        for _ in 1..RESTORE_ATTEMPTS {
-            match incus.restore_snapshot(tenant, name, snapshot).await {
-                Err(IncusError::OperationFailed { .. })
-                    if self.live(incus, tenant, name).await?.status() == "Running" => {}
-                done => return Ok(done?),
-            }
-        }
-        Ok(incus.restore_snapshot(tenant, name, snapshot).await?)
     }
 
     async fn keep_ownership(
@@ -210,7 +199,7 @@ impl Operator {
         ))
     }
 
-    async fn live(&self, incus: &Incus, tenant: &str, name: &str) -> Result<Live, OperatorError> {
+    pub(super) async fn live(&self, incus: &Incus, tenant: &str, name: &str) -> Result<Live, OperatorError> {
         let live = incus.get(Kind::Instance, tenant, name).await?;
         live.ok_or_else(|| OperatorError::no_instance(&self.host, tenant, name))
     }
@@ -284,7 +273,8 @@ fn ownership_changes(before: &Value, now: &Value) -> Map<String, Value> {
 pub(crate) fn patience(task: &proto::peer::host_task::Task) -> Duration {
     use proto::peer::host_task::Task;
     match task {
-        Task::ListInstances(_) => super::LIST_LIMIT,
+        Task::ListInstances(_) | Task::ListBackups(_) => super::LIST_LIMIT,
+        Task::BackUp(_) | Task::FetchBackup(_) | Task::RestoreBackup(_) => BACKUP_LIMIT,
         Task::ListSnapshots(_) | Task::Plan(_) | Task::ReadLive(_) | Task::Claim(_) => {
             Duration::from_secs(30)
         }

@@ -6,7 +6,9 @@
 //! needs to notice. It knows no gRPC: `api` serves it to clients, `peer` to the other members.
 
 mod address;
+mod backups;
 mod error;
+mod export;
 mod instances;
 mod planner;
 mod session;
@@ -19,9 +21,13 @@ use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use tokio::sync::Semaphore;
 
+use crate::attended::{Attendance, Attended};
+use crate::backup::Keeper;
+use crate::document::Kind;
 use crate::incus::Incus;
 
 pub use error::{Failure, OperatorError};
+pub use export::Exported;
 pub(crate) use instances::patience;
 pub use planner::Planner;
 pub(crate) use planner::key as document_key;
@@ -43,6 +49,9 @@ pub struct Operator {
     incus: Option<Incus>,
     /// `None` where nothing is reconciled.
     planner: Option<Arc<dyn Planner>>,
+    /// `None` where nothing is backed up.
+    keeper: Option<Arc<Keeper>>,
+    attended: Attended,
     sessions: Semaphore,
     connections: Semaphore,
 }
@@ -54,12 +63,16 @@ impl Operator {
         cluster_id: u64,
         incus: Option<Incus>,
         planner: Option<Arc<dyn Planner>>,
+        keeper: Option<Arc<Keeper>>,
+        attended: Attended,
     ) -> Operator {
         Operator {
             host: host.to_owned(),
             cluster: format!("{cluster_id:x}"),
             incus,
             planner,
+            keeper,
+            attended,
             sessions: Semaphore::new(SESSIONS),
             connections: Semaphore::new(CONNECTIONS),
         }
@@ -97,7 +110,25 @@ impl Operator {
             Task::Plan(request) => self.plan(&request).await.map(Outcome::Planned),
             Task::ReadLive(request) => self.read_live(&request).await.map(Outcome::Live),
             Task::Claim(request) => self.claim(&request).await.map(Outcome::Claimed),
+            Task::ListBackups(request) => Ok(Outcome::Backups(self.list_backups(&request))),
+            Task::BackUp(request) => self.back_up(&request).await.map(Outcome::BackedUp),
+            Task::RestoreBackup(request) => self.restore_backup(&request).await.map(Outcome::BackupRestored),
+            // `peer` does it: it takes another host.
+            Task::FetchBackup(_) => Err(OperatorError::new(
+                Failure::Unsupported,
+                "nothing is fetched here",
+            )),
         }
+    }
+
+    /// Takes an instance out of the reconciler's hands, while a command is at work on it.
+    async fn attend(
+        &self,
+        (tenant, name): (&str, &str),
+        what: &'static str,
+    ) -> Result<Attendance, OperatorError> {
+        let key = planner::key(Kind::Instance.singular(), tenant, name)?;
+        Ok(self.attended.attend(&key, what).await?)
     }
 
     fn incus(&self) -> Result<&Incus, OperatorError> {

@@ -19,6 +19,7 @@ use crate::document::{DesiredKey, Kind};
 /// - `live` is the object that a document of this key speaks of, in Incus' own fields.
 /// - `claim` writes on an object whose it is, where a document names the object here and nobody owns it; `false`:
 ///   it was ours already.
+/// - `may_leave` is whether the instance is here and its binding sends it to that host.
 pub trait Planner: Debug + Send + Sync {
     fn plan<'a>(
         &'a self,
@@ -28,6 +29,10 @@ pub trait Planner: Debug + Send + Sync {
     fn live<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<Option<Value>, OperatorError>>;
 
     fn claim<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<bool, OperatorError>>;
+
+    /// # Errors
+    /// When it may not.
+    fn may_leave(&self, key: &DesiredKey, to: &str) -> Result<(), OperatorError>;
 }
 
 impl Operator {

@@ -12,11 +12,12 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request as AttachWhat;
 use proto::agent::v1::{AttachRequest, AttachResponse, AttachStart};
+use proto::peer::export_chunk::Chunk;
 use proto::peer::host_outcome::Outcome;
 use proto::peer::host_task::Task;
 use proto::peer::operator_client::OperatorClient;
 use proto::peer::operator_server::Operator as OperatorService;
-use proto::peer::{HostOutcome, HostTask};
+use proto::peer::{BackupFile, ExportChunk, ExportRequest, HostOutcome, HostTask};
 use raft_store::wal::Identity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +25,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::backups::BackupChunks;
 use super::{MAX_MESSAGE_BYTES, PeerTimeouts, Stamp, Whom, reason};
 use crate::node::Node;
 use crate::operator::{Answers, Failure, Operator, OperatorError, Requests, SESSION_QUEUE, patience};
@@ -34,6 +36,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// What the way there and back may add to what a task takes.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// Pieces of an instance on their way out of this process.
+const EXPORT_QUEUE: usize = 4;
+
+/// An export, as a stream of messages.
+type ExportAnswers = std::pin::Pin<Box<dyn futures::Stream<Item = Result<ExportChunk, Status>> + Send>>;
 
 /// The answers of a session, as a stream of messages.
 pub type AttachAnswers =
@@ -48,7 +56,7 @@ pub struct Hosts {
     channels: Arc<Mutex<BTreeMap<u64, (String, Channel)>>>,
 }
 
-type Peer = OperatorClient<InterceptedService<Channel, Stamp>>;
+pub(super) type Peer = OperatorClient<InterceptedService<Channel, Stamp>>;
 
 impl Hosts {
     #[must_use]
@@ -80,7 +88,7 @@ impl Hosts {
     /// What the host says; or that it does not answer.
     pub async fn perform(&self, host: &str, task: Task) -> Result<Outcome, OperatorError> {
         if host == self.node.name() {
-            return self.operator.perform(task).await;
+            return self.perform_here(task).await;
         }
         let mut peer = self.peer(host)?;
         let limit = patience(&task).saturating_add(MARGIN);
@@ -96,6 +104,17 @@ impl Hosts {
             .into_inner()
             .outcome;
         outcome.ok_or_else(|| too_old(host))
+    }
+
+    async fn perform_here(&self, task: Task) -> Result<Outcome, OperatorError> {
+        match task {
+            Task::FetchBackup(request) => self.fetch_backup(request).await.map(Outcome::BackupFetched),
+            task => self.operator.perform(task).await,
+        }
+    }
+
+    pub(super) fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// Opens a session on a host and carries it to its end.
@@ -134,7 +153,23 @@ impl Hosts {
         }
     }
 
-    fn peer(&self, host: &str) -> Result<Peer, OperatorError> {
+    /// Asks another host for an instance that moves here.
+    ///
+    /// # Errors
+    /// As for [`Hosts::perform`].
+    pub async fn export(&self, host: &str, request: ExportRequest) -> Result<ExportChunks, OperatorError> {
+        let mut peer = self.peer(host)?;
+        let opened = peer
+            .export(request)
+            .await
+            .map_err(|status| failed(host, &status))?;
+        Ok(ExportChunks {
+            host: host.to_owned(),
+            stream: opened.into_inner(),
+        })
+    }
+
+    pub(super) fn peer(&self, host: &str) -> Result<Peer, OperatorError> {
         let members = self.node.members();
         let Some(member) = members.iter().find(|member| member.name == host) else {
             let names = self.names().join(", ");
@@ -179,18 +214,44 @@ impl Hosts {
     }
 }
 
+/// An instance on its way from another host. The connection is asked whether it is still there, so that a host that is
+/// lost ends it.
+#[derive(Debug)]
+pub struct ExportChunks {
+    host: String,
+    stream: Streaming<ExportChunk>,
+}
+
+impl ExportChunks {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// What the host says; or that it does not answer any more.
+    pub async fn next(&mut self) -> Result<Option<Chunk>, OperatorError> {
+        let message = self.stream.message().await;
+        let message = message.map_err(|status| failed(&self.host, &status))?;
+        Ok(message.and_then(|message| message.chunk))
+    }
+}
+
 /// What the other members are answered.
 #[derive(Clone, Debug)]
-pub(super) struct HostServer(pub(super) Arc<Operator>);
+pub(super) struct HostServer(pub(super) Hosts);
 
 #[tonic::async_trait]
 impl OperatorService for HostServer {
     type AttachStream = AttachAnswers;
+    type ExportStream = ExportAnswers;
+    type FetchBackupStream = BackupChunks;
+
+    async fn fetch_backup(&self, request: Request<BackupFile>) -> Result<Response<BackupChunks>, Status> {
+        self.send_backup(request).await
+    }
 
     async fn perform(&self, request: Request<HostTask>) -> Result<Response<HostOutcome>, Status> {
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| Status::unimplemented("this agent is too old for that"))?;
-        let outcome = self.0.perform(task).await?;
+        let outcome = self.0.perform_here(task).await?;
         Ok(Response::new(HostOutcome {
             outcome: Some(outcome),
         }))
@@ -202,9 +263,38 @@ impl OperatorService for HostServer {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut requests = request.into_inner();
         let start = attach_start(&mut requests).await?;
-        let operator = self.0.clone();
+        let operator = self.0.operator.clone();
         let session = move |requests, answers| async move { operator.attach(start, requests, answers).await };
         Ok(Response::new(serve_session(requests, session)))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let request = request.into_inner();
+        let operator = self.0.operator.clone();
+        let (chunks, mut exported) = mpsc::channel(EXPORT_QUEUE);
+        let (to_caller, stream) = mpsc::channel(EXPORT_QUEUE);
+        // Lives as long as the call: ends with the export, or when nobody reads it any more.
+        tokio::spawn(async move {
+            let answers = to_caller.clone();
+            let export = async move { operator.export(&request, chunks).await };
+            let pump = async move {
+                while let Some(chunk) = exported.recv().await {
+                    if answers
+                        .send(Ok(ExportChunk { chunk: Some(chunk) }))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            };
+            let (ended, ()) = tokio::join!(export, pump);
+            if let Err(error) = ended {
+                // A caller that is gone need not know.
+                let _ = to_caller.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 }
 
@@ -273,7 +363,7 @@ where
 }
 
 /// What a host's refusal was, out of what came over the wire.
-fn failed(host: &str, status: &Status) -> OperatorError {
+pub(super) fn failed(host: &str, status: &Status) -> OperatorError {
     let failure = match status.code() {
         Code::InvalidArgument => Failure::Invalid,
         Code::NotFound => Failure::NotFound,

@@ -7,6 +7,7 @@
 //! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what.
 
 mod admission;
+mod backups;
 pub mod client;
 pub mod describe;
 mod dialer;
@@ -18,7 +19,7 @@ mod wire;
 pub use admission::PeerCertificate;
 pub use describe::describe;
 pub use dialer::{DialError, Dialer, PeerTimeouts, Whom};
-pub use hosts::{AttachAnswers, Hosts};
+pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
 
 use admission::Roll;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use openraft::Snapshot;
@@ -20,10 +19,9 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::hosts::HostServer;
+use super::hosts::{HostServer, Hosts};
 use super::{Addressee, Callers, MAX_MESSAGE_BYTES, wire};
 use crate::node::{Node, Raft};
-use crate::operator::Operator;
 
 /// Requests of one follower that may be under way at the leader.
 const FORWARD_IN_FLIGHT: usize = 4096;
@@ -32,7 +30,7 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The services of the peer port.
 #[must_use]
-pub fn routes(node: &Node, operator: &Arc<Operator>) -> Routes {
+pub fn routes(node: &Node, hosts: &Hosts) -> Routes {
     let addressee = |callers| Addressee {
         node: node.clone(),
         callers,
@@ -43,7 +41,7 @@ pub fn routes(node: &Node, operator: &Arc<Operator>) -> Routes {
     let forward = ForwardServer::new(PeerServer { node: node.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let operator = OperatorServer::new(HostServer(operator.clone()))
+    let operator = OperatorServer::new(HostServer(hosts.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Routes::new(InterceptedService::new(raft, addressee(Callers::Teachers)))

@@ -160,7 +160,8 @@ impl Parser {
                 )
             }
             Err(error) => {
-                let hosts = hosts_named(&text);
+                // Of a text that does not say where it is, the binding still does.
+                let hosts = hosts_named(&text).or_else(|| host.clone().map(|host| vec![host]));
                 (
                     Text::Invalid {
                         error,

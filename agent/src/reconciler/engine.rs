@@ -15,6 +15,7 @@ use super::plan::{ObjectPlan, Plan, Report};
 use super::services::Hands;
 use super::status::Said;
 use super::step::{Step, in_words};
+use crate::attended::Attendance;
 use crate::document::{DesiredKey, Phase};
 
 /// Objects worked on at the same time.
@@ -72,10 +73,12 @@ impl Engine {
         }
     }
 
-    /// What a worker is at.
+    /// What a worker is at, or a person's command.
     pub(crate) fn busy(&self) -> BTreeSet<DesiredKey> {
         let busy = self.objects.iter().filter(|(_, object)| object.work.is_some());
-        busy.map(|(key, _)| key.clone()).collect()
+        let mut busy: BTreeSet<DesiredKey> = busy.map(|(key, _)| key.clone()).collect();
+        busy.extend(self.hands.attended.by_people());
+        busy
     }
 
     /// Begins what the plan asks for and may begin now, and says where every object stands.
@@ -130,7 +133,11 @@ impl Engine {
         }
         if object.backoff.may_begin(revision, now) {
             if self.workers.len() < WORKERS_MAX {
-                self.begin(key, target, revision, steps, now);
+                // Who attends to it wakes us when that is over.
+                let Some(attendance) = self.hands.attended.work_on(key) else {
+                    return Said::Unchanged;
+                };
+                self.begin(key, target, (revision, steps), attendance, now);
                 sooner(look_again, now + SAY_PROGRESSING_AFTER);
             }
             // With all workers busy, the first that finishes starts a pass.
@@ -150,10 +157,18 @@ impl Engine {
         Said::Report { revision, report }
     }
 
-    fn begin(&mut self, key: &DesiredKey, target: String, revision: i64, steps: Vec<Step>, now: Instant) {
+    fn begin(
+        &mut self,
+        key: &DesiredKey,
+        target: String,
+        (revision, steps): (i64, Vec<Step>),
+        attendance: Attendance,
+        now: Instant,
+    ) {
         info!(object = %key, revision, steps = %in_words(&steps), "working");
         let (hands, worker_key, worker_steps) = (self.hands.clone(), key.clone(), steps.clone());
         let worker = self.workers.spawn(async move {
+            let _attendance = attendance;
             execute(&hands, &worker_key, &target, &worker_steps)
                 .await
                 .map_err(|error| error.in_full())

@@ -18,6 +18,7 @@
 
 mod alive;
 mod backoff;
+mod backups;
 mod desired;
 mod engine;
 mod execute;
@@ -36,9 +37,10 @@ mod trigger;
 
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
-pub use placement::Scheduler;
+pub use placement::{Mover, Moves, Scheduler};
 pub use preview::Preview;
 pub use services::Hands;
+pub(crate) use stored::read_prefix;
 pub use task::Reconciler;
 
 /// Who this host is.

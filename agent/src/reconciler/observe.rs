@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::desired::{Desired, Text};
 use super::ownership;
 use crate::document::{BUILTIN, DesiredKey, Kind, kinds};
-use crate::incus::{self, Incus, IncusError, Live};
+use crate::incus::{self, AttachedVolume, Incus, IncusError, Live, attached_volumes};
 
 /// Everything in Incus that documents can speak of, ours or not.
 #[derive(Clone, Debug, Default)]
@@ -156,6 +156,11 @@ impl Object {
     }
 
     /// Any other field, as Incus shows it.
+    /// The custom volumes that an instance has as disks.
+    pub(crate) fn volumes(&self) -> Vec<AttachedVolume> {
+        attached_volumes(&self.object)
+    }
+
     pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.object.get(name)
     }
@@ -250,6 +255,7 @@ pub(crate) const fn in_incus(kind: Kind) -> Option<incus::Kind> {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Backup
         | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => {

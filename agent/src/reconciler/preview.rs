@@ -22,7 +22,7 @@ use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{DesiredKey, Kind, Phase};
+use crate::document::{Binding, DesiredKey, Kind, Phase, binding_key};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
@@ -60,6 +60,22 @@ impl Planner for Preview {
 
     fn claim<'a>(&'a self, key: &'a DesiredKey) -> BoxFuture<'a, Result<bool, OperatorError>> {
         Box::pin(self.take_over(key))
+    }
+
+    fn may_leave(&self, key: &DesiredKey, to: &str) -> Result<(), OperatorError> {
+        // What this member has applied is what its reconciler acts on: it does not start what is to leave.
+        let read = stored::read_one(self.node.store(), binding_key(key).into());
+        let binding = read
+            .ok()
+            .flatten()
+            .and_then(|pair| serde_json::from_slice::<Binding>(&pair.value).ok());
+        let leaves = binding
+            .is_some_and(|binding| binding.host == self.host && binding.moving_to.as_deref() == Some(to));
+        if leaves {
+            return Ok(());
+        }
+        let message = format!("{} does not know yet that {key} moves to {to}", self.host);
+        Err(OperatorError::new(Failure::Busy, message))
     }
 }
 

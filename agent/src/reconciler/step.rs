@@ -81,6 +81,7 @@ fn writable(kind: Kind) -> &'static [&'static str] {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Backup
         | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => &[],

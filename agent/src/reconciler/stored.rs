@@ -64,6 +64,16 @@ pub(crate) fn read(store: &Store, parser: &mut Parser, host: &str) -> Result<(De
     Ok((desired, stored))
 }
 
+/// What stands at one key of the applied state.
+pub(crate) fn read_one(store: &Store, key: Bytes) -> Result<Option<KeyValue>, ReadError> {
+    let request = RangeRequest {
+        key,
+        serializable: true,
+        ..RangeRequest::default()
+    };
+    Ok(store.range(&request)?.kvs.into_iter().next())
+}
+
 /// Everything under a prefix, at one revision of the applied state.
 pub(crate) fn read_prefix(store: &Store, prefix: &str, revision: i64) -> Result<Vec<KeyValue>, ReadError> {
     let mut pairs: Vec<KeyValue> = Vec::new();

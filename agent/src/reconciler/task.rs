@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -14,11 +14,12 @@ use super::desired::{Desired, Parser};
 use super::engine::{Engine, Pass};
 use super::execute::in_full;
 use super::observe::{Observed, observe};
+use super::placement::{Move, Moves, moves_to};
 use super::plan::{Context, Report, maintenance, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
-use super::trigger::{follow_documents, follow_incus, follow_services};
+use super::trigger::{follow_attended, follow_backups, follow_documents, follow_incus, follow_services};
 use crate::document::{DesiredKey, Phase};
 use crate::incus::IncusError;
 use crate::node::Node;
@@ -57,6 +58,8 @@ pub struct Reconciler {
     unreachable: Option<Unreachable>,
     /// No quorum answered: not asked again before this.
     confirm_again: Option<Instant>,
+    /// What moves to this host, for the task that fetches it.
+    moves: watch::Sender<Vec<Move>>,
 }
 
 /// Incus has not answered since.
@@ -81,9 +84,16 @@ impl Reconciler {
             status_retry: None,
             unreachable: None,
             confirm_again: None,
+            moves: watch::Sender::new(Vec::new()),
             node,
             hands,
         }
+    }
+
+    /// What every pass sees of the moves to this host.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        Moves(self.moves.subscribe())
     }
 
     /// Runs until shutdown. What is under way then is given a moment; every step may be repeated later.
@@ -94,7 +104,9 @@ impl Reconciler {
             tokio::join!(
                 follow_documents(&node, &wake),
                 follow_incus(&hands.incus, &wake),
-                follow_services(hands.manager.as_ref(), &wake)
+                follow_services(hands.manager.as_ref(), &wake),
+                follow_backups(&hands.board, &wake),
+                follow_attended(&hands.attended, &wake)
             );
         };
         tokio::select! {
@@ -167,6 +179,12 @@ impl Reconciler {
                 return Some(Instant::now() + Duration::from_secs(1));
             }
         };
+        let moves = moves_to(&desired, &self.host);
+        self.moves.send_if_modified(|before| {
+            let is_new = *before != moves;
+            *before = moves;
+            is_new
+        });
         let (pass, confirmed) = match self.plan_and_begin(&desired).await {
             Ok(done) => {
                 if let Some(unreachable) = self.unreachable.take() {
@@ -186,8 +204,10 @@ impl Reconciler {
     /// Plans, and begins what may begin. Where something is to be deleted the documents are read again once a
     /// quorum has confirmed them, and the status that was read with them comes back.
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
+        // What somebody was at work on before we looked may have been seen half done.
+        let mut attended = self.hands.attended.by_people();
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
-        let busy = self.engine.busy();
+        let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
         let mut planned = plan(desired, &observed, &seen, self.context(false, &busy));
         let mut confirmed = None;
@@ -201,11 +221,15 @@ impl Reconciler {
         maintenance::pause(&mut planned, desired, &self.host);
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
         let look_again = self.services.planned(&planned, Instant::now());
+        attended.extend(self.hands.attended.by_people());
+        planned.objects.retain(|key, _| !attended.contains(key));
         let mut pass = self.engine.pass(planned, Instant::now());
         pass.look_again = [pass.look_again, ask_again, look_again]
             .into_iter()
             .flatten()
             .min();
+        pass.said
+            .extend(attended.into_iter().map(|key| (key, Said::Unchanged)));
         Ok((pass, confirmed))
     }
 

@@ -17,7 +17,10 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+mod attended;
+
 use super::*;
+use crate::attended::Attended;
 use crate::document::{DesiredKey, Phase, Status, key, parse, parse_desired_key, status_key};
 use crate::incus::simulated::SimulatedIncus;
 use crate::incus::{Incus, Kind, StateAction};
@@ -42,6 +45,7 @@ struct Host {
     node: Node,
     incus: Incus,
     reconciler: Option<(Shutdown, JoinHandle<()>)>,
+    attended: Attended,
     tasks: JoinSet<()>,
     _simulated: SimulatedIncus,
     dir: TempDir,
@@ -92,6 +96,7 @@ impl Host {
             node,
             incus,
             reconciler: None,
+            attended: Attended::default(),
             tasks: running,
             _simulated: simulated,
             dir,
@@ -121,6 +126,7 @@ impl Host {
             &self.dir.path().join("ledger"),
             Tunnels::new().1,
         );
+        self.attended = hands.attended.clone();
         let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options());
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
     }

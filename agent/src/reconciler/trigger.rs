@@ -12,6 +12,8 @@ use tracing::{debug, info};
 
 use super::execute::in_full;
 use super::stored::prefix_end;
+use crate::attended::Attended;
+use crate::backup::Board;
 use crate::document::{desired_prefixes, parse_binding_key, parse_desired_key};
 use crate::incus::{Incus, IncusError};
 use crate::node::Node;
@@ -59,6 +61,22 @@ async fn follow_prefix(node: &Node, prefix: &str, is_meant: fn(&str) -> bool, wa
                 None => return,
             }
         }
+    }
+}
+
+/// Follows what is to be said of backups.
+pub(crate) async fn follow_backups(board: &Board, wake: &Notify) {
+    loop {
+        board.changed().await;
+        wake.notify_one();
+    }
+}
+
+/// Follows people's commands that let go of something: what they left is looked at.
+pub(crate) async fn follow_attended(attended: &Attended, wake: &Notify) {
+    loop {
+        attended.let_go().await;
+        wake.notify_one();
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::api::{self, ApiContext, ApiOptions};
+use crate::backup::{BackupTask, Keeper, Store};
 use crate::config::RunConfig;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
@@ -30,7 +31,7 @@ use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Dialer, Hosts};
-use crate::reconciler::{Alive, Hands, Inventory, Preview, Reconciler, ReconcilerOptions, Scheduler};
+use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
@@ -124,23 +125,40 @@ pub async fn run(config: RunConfig) -> Result<()> {
         let options = reconciler_options(&node, &config);
         Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
     });
-    let operator = Operator::new(node.name(), node.cluster_id(), incus.clone(), planner);
+    let keeper = hands
+        .as_ref()
+        .map(|hands| Arc::new(keeper(&node, hands, &config)));
+    let operator = Operator::new(
+        node.name(),
+        node.cluster_id(),
+        incus.clone(),
+        planner,
+        keeper.clone(),
+        hands
+            .as_ref()
+            .map(|hands| hands.attended.clone())
+            .unwrap_or_default(),
+    );
     let operator = Arc::new(operator);
-    let hosts = Hosts::new(node.clone(), operator.clone());
+    let hosts = Hosts::new(node.clone(), operator);
     background.spawn(tunnel_task.run(hosts.clone(), clients.clone()));
-    peer_gate.open(peer::server::routes(&node, &operator).into_axum_router());
+    peer_gate.open(peer::server::routes(&node, &hosts).into_axum_router());
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
-    let context = api_context(&node, hosts, &config, metrics, &clients);
+    let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
+    let context = api_context(&node, hosts.clone(), &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let acting = spawn_reconciler(&node, hands, &config, &clients);
+    let mut acting = spawn_reconciler(&node, hands, hosts, &config, &clients);
+    if let Some(backups) = backups {
+        acting.spawn(backups.run(clients.clone()));
+    }
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -372,10 +390,18 @@ fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut Jo
     Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
 }
 
+/// What keeps backups of this host.
+fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
+    let store = Store::open(&config.data_dir.join("backups"));
+    let (board, attended) = (hands.board.clone(), hands.attended.clone());
+    Keeper::new(hands.incus.clone(), node.name(), store, board, attended)
+}
+
 /// What acts on this host for the cluster.
 fn spawn_reconciler(
     node: &Node,
     hands: Option<Hands>,
+    hosts: Hosts,
     config: &RunConfig,
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
@@ -386,7 +412,11 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    acting.spawn(Reconciler::new(node.clone(), hands, &options).run(shutdown.clone()));
+    let reconciler = Reconciler::new(node.clone(), hands, &options);
+    let received = config.data_dir.join("moves");
+    let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
+    acting.spawn(reconciler.run(shutdown.clone()));
+    acting.spawn(mover.run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
     acting

@@ -4,9 +4,10 @@ use parking_lot::Mutex;
 use proto::agent::v1::attach_request::Request;
 use proto::agent::v1::hosts_client::HostsClient;
 use proto::agent::v1::{
-    AttachRequest, AttachResponse, AttachStart, ClaimRequest, ClaimResponse, CreateSnapshotRequest,
-    CreateSnapshotResponse, ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PlanRequest, PlanResponse, ReadLiveRequest, ReadLiveResponse,
+    AttachRequest, AttachResponse, AttachStart, BackUpRequest, BackUpResponse, ClaimRequest, ClaimResponse,
+    CreateSnapshotRequest, CreateSnapshotResponse, ListBackupsRequest, ListBackupsResponse,
+    ListInstancesRequest, ListInstancesResponse, ListSnapshotsRequest, ListSnapshotsResponse, PlanRequest,
+    PlanResponse, ReadLiveRequest, ReadLiveResponse, RestoreBackupRequest, RestoreBackupResponse,
     RestoreSnapshotRequest, RestoreSnapshotResponse, SwitchInstanceRequest, SwitchInstanceResponse,
 };
 use tokio::sync::mpsc;
@@ -98,6 +99,33 @@ impl Client {
     pub(crate) async fn claim(&self, request: ClaimRequest) -> Result<ClaimResponse, CliError> {
         self.call(Repeat::Always, async |link| {
             hosts(link).claim(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn list_backups(
+        &self,
+        request: ListBackupsRequest,
+    ) -> Result<ListBackupsResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            hosts(link).list_backups(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn back_up(&self, request: BackUpRequest) -> Result<BackUpResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            hosts(link).back_up(request.clone()).await
+        })
+        .await
+    }
+
+    pub(crate) async fn restore_backup(
+        &self,
+        request: RestoreBackupRequest,
+    ) -> Result<RestoreBackupResponse, CliError> {
+        self.call(Repeat::IfUnsent, async |link| {
+            hosts(link).restore_backup(request.clone()).await
         })
         .await
     }

@@ -33,6 +33,22 @@ pub(super) fn with_running(text: &str, document: &Document, running: bool) -> St
     }
 }
 
+/// The text, naming another host.
+pub(in crate::cli) fn with_host(text: &str, document: &Document, host: &str) -> String {
+    let mut wanted = document.clone();
+    wanted.hosts = vec![host.to_owned()];
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let at = lines.iter().position(|line| line.starts_with("host:"));
+    let edited = at.map_or_else(String::new, |at| {
+        with_line(&lines, at, 1, &format!("host: {host}\n"))
+    });
+    if says(&edited, &wanted) {
+        edited
+    } else {
+        written(&wanted)
+    }
+}
+
 fn with_line(lines: &[&str], at: usize, replaced: usize, line: &str) -> String {
     let (before, after) = lines.split_at(at.min(lines.len()));
     let after = after.get(replaced..).unwrap_or_default();

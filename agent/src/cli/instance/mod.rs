@@ -6,6 +6,7 @@
 mod edit;
 mod exec;
 mod list;
+mod moving;
 mod power;
 mod snapshot;
 mod terminal;
@@ -15,7 +16,7 @@ use proto::agent::v1::InstanceRef;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 
-pub(super) use edit::written;
+pub(super) use edit::{with_host, written};
 
 use super::documents::{self, Selection, Stored};
 use super::error::CliError;
@@ -32,6 +33,8 @@ pub(super) enum InstanceCommand {
     Stop(power::StopArgs),
     /// Stop an instance and start it again
     Restart(power::RestartArgs),
+    /// Move an instance to another host, with its data
+    Move(moving::MoveArgs),
     /// Keep an instance as it is now, to come back to
     Snapshot(snapshot::SnapshotArgs),
     /// The snapshots of an instance
@@ -51,6 +54,7 @@ impl InstanceCommand {
             Self::Start(args) => args.run(session).await,
             Self::Stop(args) => args.run(session).await,
             Self::Restart(args) => args.run(session).await,
+            Self::Move(args) => args.run(session).await,
             Self::Snapshot(args) => args.run(session).await,
             Self::Snapshots(args) => args.run(session).await,
             Self::Restore(args) => args.run(session).await,
@@ -83,6 +87,15 @@ impl Which {
         }
     }
 
+    /// An instance on whichever host has it.
+    pub(super) fn new(name: &str, tenant: &str) -> Which {
+        Which {
+            name: name.to_owned(),
+            tenant: tenant.to_owned(),
+            host: None,
+        }
+    }
+
     fn key(&self) -> DesiredKey {
         DesiredKey {
             kind: Kind::Instance,
@@ -92,7 +105,7 @@ impl Which {
     }
 
     /// Its document, where it has one, at the host that is meant.
-    async fn document(&self, session: &Session) -> Result<Option<Stored>, CliError> {
+    pub(super) async fn document(&self, session: &Session) -> Result<Option<Stored>, CliError> {
         let request = pb::RangeRequest {
             key: self.key().key().into(),
             ..Default::default()
@@ -109,7 +122,7 @@ impl Which {
 }
 
 /// Puts another text in the place of one that was read; the revision that did it.
-async fn replace(session: &Session, before: &Stored, text: String) -> Result<i64, CliError> {
+pub(super) async fn replace(session: &Session, before: &Stored, text: String) -> Result<i64, CliError> {
     let key = bytes::Bytes::from(before.key.key());
     let request = pb::TxnRequest {
         compare: vec![pb::Compare {

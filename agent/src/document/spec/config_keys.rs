@@ -33,6 +33,7 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         | Kind::File
         | Kind::Service
         | Kind::Tunnel
+        | Kind::Backup
         | Kind::Tenant
         | Kind::Template => &ANY,
         Kind::Profile | Kind::Instance => &INSTANCE,

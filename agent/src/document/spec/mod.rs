@@ -1,5 +1,6 @@
 //! What is told to Incus: its own fields, verbatim, checked as far as a text can be.
 
+mod backup;
 mod config;
 mod config_keys;
 mod devices;
@@ -141,6 +142,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Backup
         | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => &[],
@@ -203,6 +205,7 @@ pub(super) fn read(
         Kind::File => return file::read(reader, node),
         Kind::Service => return service::read(reader, node),
         Kind::Tunnel => return tunnel::read(reader, node),
+        Kind::Backup => return backup::read(reader, node),
         Kind::Template => return super::template::read(reader, node),
         Kind::Tenant => return super::tenant::read(reader, node),
         _ => {}

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use proto::etcdserverpb::RangeRequest;
-use raft_store::{ReadError, Store};
+use raft_store::ReadError;
 use serde_json::Value;
 
 use super::choose::{Hosts, State, unbound};
@@ -13,6 +11,7 @@ use crate::node::Node;
 use crate::reconciler::alive::{self, HostAlive};
 use crate::reconciler::desired::Desired;
 use crate::reconciler::plan::maintenance;
+use crate::reconciler::stored;
 
 /// Reads what the hosts say of themselves. A member of which nothing is heard is awaited, if `may_arrive`.
 pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<Hosts, ReadError> {
@@ -22,8 +21,8 @@ pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<H
         if member.name.is_empty() {
             continue;
         }
-        let said = value(store, alive::key(&member.name))?;
-        let said = said.and_then(|value| serde_json::from_slice::<HostAlive>(&value).ok());
+        let said = stored::read_one(store, alive::key(&member.name))?;
+        let said = said.and_then(|pair| serde_json::from_slice::<HostAlive>(&pair.value).ok());
         let of_document = maintenance::host_spec(desired, &member.name);
         let state = match said {
             Some(said) if said.incus_version.is_empty() => State::WithoutIncus,
@@ -48,8 +47,8 @@ pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<H
                 project: key.tenant.clone(),
                 name: key.name.clone(),
             };
-            let entry = value(store, at.key().into())?;
-            if entry.is_some_and(|entry| is_of(&entry, key)) {
+            let entry = stored::read_one(store, at.key().into())?;
+            if entry.is_some_and(|entry| is_of(&entry.value, key)) {
                 holders.entry(key.clone()).or_default().push(host.clone());
             }
         }
@@ -61,18 +60,4 @@ pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<H
 fn is_of(entry: &[u8], key: &DesiredKey) -> bool {
     let entry: Value = serde_json::from_slice(entry).unwrap_or_default();
     entry.get("document").and_then(Value::as_str) == Some(key.key().as_str())
-}
-
-fn value(store: &Store, key: Bytes) -> Result<Option<Bytes>, ReadError> {
-    let request = RangeRequest {
-        key,
-        serializable: true,
-        ..RangeRequest::default()
-    };
-    Ok(store
-        .range(&request)?
-        .kvs
-        .into_iter()
-        .next()
-        .map(|pair| pair.value))
 }

@@ -4,13 +4,19 @@
 //! says before what the scheduler does later. [`Scheduler`] runs on every member and acts on the Raft leader's: it
 //! writes decisions as bindings, in transactions that compare what was read.
 //!
+//! [`Mover`] fetches, on every host, the instances that a person moves there.
+//!
 //! What it must not do: move what is bound. An instance stays where it is until a person says otherwise, whatever
 //! becomes of documents and hosts.
 
 mod choose;
 mod hosts;
+mod mover;
+mod record;
 mod scheduler;
 
 pub(super) use choose::{Decision, decide};
 pub(super) use hosts::read as read_hosts;
+pub(super) use mover::{Move, moves_to};
+pub use mover::{Mover, Moves};
 pub use scheduler::Scheduler;

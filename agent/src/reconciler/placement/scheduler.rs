@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
-use super::choose::{Decision, decide};
+use super::choose::{Decision, Hosts, State, decide};
 use super::hosts;
 use crate::document::{Binding, DesiredKey, binding_key, binding_prefix, rfc3339_utc};
 use crate::node::{Node, NodeError};
@@ -123,7 +123,7 @@ impl Scheduler {
         let hosts = hosts::read(&self.node, &desired, now < arrival)?;
         let decisions = decide(&desired, &hosts);
         let waits = decisions.iter().any(|(_, decision)| *decision == Decision::Later);
-        let writes = writes(&desired, decisions, SystemTime::now());
+        let writes = writes(&desired, decisions, &hosts, SystemTime::now());
         let mut some: &[Write] = &writes;
         // Those of one tenant at a time: they are what a transaction compares.
         while let Some(first) = some.first() {
@@ -214,9 +214,25 @@ fn new_parser() -> Parser {
     Parser::new("")
 }
 
+/// A move to a host that is gone: the instance starts again where it was.
+fn called_off(binding: &Binding, hosts: &Hosts) -> Option<Binding> {
+    let to = binding.moving_to.as_ref()?;
+    let is_gone = matches!(hosts.known.get(to), None | Some(State::Silent));
+    is_gone.then(|| Binding {
+        moving_to: None,
+        reason: format!("the move to {to} was called off: {to} is not alive"),
+        ..binding.clone()
+    })
+}
+
 /// What is to be written so that decisions stand: those that do not yet, and none for what is gone. In the order of
 /// tenants.
-fn writes(desired: &Desired, decisions: Vec<(DesiredKey, Decision)>, now: SystemTime) -> Vec<Write> {
+fn writes(
+    desired: &Desired,
+    decisions: Vec<(DesiredKey, Decision)>,
+    hosts: &Hosts,
+    now: SystemTime,
+) -> Vec<Write> {
     let before = |key: &DesiredKey| desired.bindings.get(key).map(|bound| &bound.binding);
     let document_revision = |key: &DesiredKey| desired.documents.get(key).map_or(0, |wanted| wanted.revision);
     let decided = decisions.into_iter().filter_map(|(key, decision)| {
@@ -232,6 +248,7 @@ fn writes(desired: &Desired, decisions: Vec<(DesiredKey, Decision)>, now: System
             epoch,
             since: rfc3339_utc(now),
             reason,
+            ..Binding::default()
         };
         (!says_so).then(|| Write {
             document_revision: document_revision(&key),
@@ -240,6 +257,14 @@ fn writes(desired: &Desired, decisions: Vec<(DesiredKey, Decision)>, now: System
         })
     });
     let mut writes: Vec<Write> = decided.collect();
+    writes.extend(desired.bindings.iter().filter_map(|(key, bound)| {
+        let binding = called_off(&bound.binding, hosts)?;
+        Some(Write {
+            document_revision: document_revision(key),
+            binding: Some(binding),
+            key: key.clone(),
+        })
+    }));
     let is_over =
         |(key, _): &(&DesiredKey, &Bound)| match desired.documents.get(*key).map(|wanted| &wanted.text) {
             None => true,

@@ -75,6 +75,7 @@ const fn fields(kind: Kind) -> &'static [Field] {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Backup
         | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => &[],

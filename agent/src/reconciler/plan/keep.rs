@@ -4,7 +4,7 @@ use super::compare::{Differences, compare};
 use super::create::{create, image_alias};
 use super::references::{self, BadReference};
 use super::{ObjectPlan, Report, View, is_builtin, remove};
-use crate::document::{DesiredKey, Document, Kind, Managed, Phase, Update};
+use crate::document::{Binding, Deletion, DesiredKey, Document, Kind, Managed, Phase, Update};
 use crate::reconciler::desired::{Text, Wanted};
 use crate::reconciler::observe::{Object, Power};
 use crate::reconciler::ownership::{self, Applied, Claim, Owner};
@@ -33,6 +33,9 @@ pub(super) fn plan(
     });
     if wanted.names_host(view.context.host) == Some(false) {
         return elsewhere(view, key, wanted, object?, &claim?);
+    }
+    if let (Some(object), Some(_), Some(to)) = (object, &claim, moving_to(view, key)) {
+        return Some(leaving(wanted, object, to));
     }
     let (revision, created_revision) = (wanted.revision, wanted.created_revision);
     let (fault, line, last_good) = match &wanted.text {
@@ -122,20 +125,20 @@ fn elsewhere(
     object: &Object,
     claim: &Claim,
 ) -> Option<ObjectPlan> {
-    let Text::Good(document) = &wanted.text else {
-        return None;
-    };
     if claim.is_of_another_host(view.context.host) {
         return None;
     }
+    if is_placed(view, key, wanted) {
+        return Some(bound_elsewhere(view, key, wanted, object, claim));
+    }
+    let Text::Good(document) = &wanted.text else {
+        return None;
+    };
     if key.kind != Kind::Instance {
         return Some(ObjectPlan {
             revision: wanted.revision,
             ..remove::plan(view, key, object, claim)
         });
-    }
-    if document.placement.is_some() {
-        return Some(bound_elsewhere(view, document, wanted, object));
     }
     // Its data is here and nowhere else: an edit of one word does not delete it.
     let message = format!(
@@ -152,11 +155,67 @@ fn elsewhere(
     })
 }
 
+/// Whether the instance is where its binding says. A wrong document does not say that any more.
+fn is_placed(view: View<'_>, key: &DesiredKey, wanted: &Wanted) -> bool {
+    match &wanted.text {
+        Text::Good(document) => document.placement.is_some(),
+        Text::Invalid { .. } => view.desired.bindings.contains_key(key),
+    }
+}
+
+/// The host that the instance moves to.
+fn moving_to<'a>(view: View<'a>, key: &DesiredKey) -> Option<&'a str> {
+    let bound = view.desired.bindings.get(key)?;
+    bound
+        .binding
+        .moving_to
+        .as_deref()
+        .filter(|to| *to != view.context.host)
+}
+
+/// It moves to another host, which copies it as soon as it is stopped.
+fn leaving(wanted: &Wanted, object: &Object, to: &str) -> ObjectPlan {
+    if let Some(volume) = object.volumes().first() {
+        // Whoever hands it out refuses; until that is written down it goes on.
+        let message = format!(
+            "not stopped for its move to {to}: it has volume {} of pool {}, which does not move",
+            volume.volume, volume.pool
+        );
+        return ObjectPlan::nothing(wanted.revision, Phase::Progressing, message);
+    }
+    if matches!(object.power, Power::Running | Power::Frozen) {
+        let stop = Step::Stop {
+            timeout_seconds: STOP_SECONDS,
+        };
+        return ObjectPlan::steps(wanted.revision, vec![stop]);
+    }
+    ObjectPlan::nothing(
+        wanted.revision,
+        Phase::Progressing,
+        format!("stopped, and on its way to {to}"),
+    )
+}
+
+/// What cannot be read may say so.
+fn is_protected(claim: &Claim) -> bool {
+    claim
+        .applied
+        .as_ref()
+        .is_none_or(|applied| applied.lifecycle.protect)
+}
+
 /// The instance was put on another host, and there is a copy here. It may hold what the other has not: it is stopped,
 /// and kept.
-fn bound_elsewhere(view: View<'_>, document: &Document, wanted: &Wanted, object: &Object) -> ObjectPlan {
+fn bound_elsewhere(
+    view: View<'_>,
+    key: &DesiredKey,
+    wanted: &Wanted,
+    object: &Object,
+    claim: &Claim,
+) -> ObjectPlan {
     let here = view.context.host;
-    let Some(host) = document.hosts.first() else {
+    let binding = view.desired.bindings.get(key).map(|bound| &bound.binding);
+    let Some(host) = binding.and_then(Binding::bound_host) else {
         let message = format!("waits for a host to be chosen; the copy on {here} stays as it is");
         return ObjectPlan::nothing(wanted.revision, Phase::Pending, message);
     };
@@ -166,8 +225,40 @@ fn bound_elsewhere(view: View<'_>, document: &Document, wanted: &Wanted, object:
         };
         return ObjectPlan::steps(wanted.revision, vec![stop]);
     }
-    let message = format!("it is on {host} now; this copy is stopped and kept, and yours to delete");
+    let came_from_here = binding.filter(|binding| binding.moved_from.as_deref() == Some(here));
+    match came_from_here {
+        Some(binding) if !binding.arrived => {
+            let message = format!("copied to {host}; deleted here once it is up there");
+            return ObjectPlan::nothing(wanted.revision, Phase::Progressing, message);
+        }
+        Some(_) if !is_protected(claim) => {
+            return ObjectPlan::steps(wanted.revision, remove::delete(object, claim));
+        }
+        _ => {}
+    }
+    if let Some(mark) = outlives_its_document(object, claim) {
+        let changes = vec![mark];
+        return ObjectPlan::steps(wanted.revision, vec![Step::Change { changes }]);
+    }
+    let message = format!(
+        "it is on {host} now; this copy is stopped and kept, also when its document goes, and yours to delete"
+    );
     ObjectPlan::nothing(wanted.revision, Phase::Stopped, message)
+}
+
+/// Whoever deletes the document means the instance that is in use, and may not know of this copy: from now on it says
+/// itself that it stays.
+fn outlives_its_document(object: &Object, claim: &Claim) -> Option<Change> {
+    let mut applied = claim.applied.clone()?;
+    if applied.lifecycle.deletion == Deletion::Retain {
+        return None;
+    }
+    applied.lifecycle.deletion = Deletion::Retain;
+    Some(Change::Config {
+        key: ownership::APPLIED.to_owned(),
+        before: object.config.get(ownership::APPLIED).cloned(),
+        after: Some(applied.to_text()),
+    })
 }
 
 /// Makes the object agree with its document.
@@ -311,8 +402,11 @@ fn marks(view: View<'_>, object: &Object, in_force: InForce<'_>) -> Vec<Change> 
         revision,
         created_revision,
     } = in_force;
-    let maker = (!object.config.contains_key(ownership::HOST))
-        .then(|| (ownership::HOST, view.context.host.to_owned()));
+    let here = view.context.host;
+    let maker = object.config.get(ownership::HOST);
+    // What moved here names the host that it came from.
+    let is_new_here = maker.is_none_or(|maker| maker != here && document.placement.is_some());
+    let maker = is_new_here.then(|| (ownership::HOST, here.to_owned()));
     ownership::keys(document, view.context.cluster, created_revision, revision)
         .into_iter()
         .chain(maker)

@@ -20,6 +20,7 @@ mod tunnels;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::backups;
 use super::desired::Desired;
 use super::observe::{Object, Observed, in_incus};
 use super::ownership::{self, Owner};
@@ -80,7 +81,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
     let mut plan = Plan::default();
     // Kinds come in the order in which they depend on each other, documents and objects alike.
     let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
-    keys.retain(|key| !services::is_ours(key.kind) && key.kind != Kind::Tunnel);
+    keys.retain(|key| !services::is_ours(key.kind) && !matches!(key.kind, Kind::Backup | Kind::Tunnel));
     keys.sort();
     keys.dedup();
     for key in keys {
@@ -123,6 +124,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
     plan.objects.extend(services::plan(desired, seen, context));
     plan.objects
         .extend(tunnels::plan(desired, &seen.tunnels, context));
+    plan.objects
+        .extend(backups::plan(desired, observed, seen, context));
     brake::apply(&mut plan, owned + services::owned(seen), context);
     plan
 }

@@ -84,6 +84,7 @@ fn in_use(view: View<'_>, key: &DesiredKey, object: &Object) -> Option<String> {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Backup
         | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => None,

@@ -30,6 +30,8 @@ use tokio::time::Instant;
 use super::desired::Desired;
 use super::observe::Observed;
 use super::plan::{Context, Plan};
+use crate::attended::Attended;
+use crate::backup::Board;
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
 use crate::service::{HostMachine, Manager};
@@ -55,6 +57,10 @@ pub struct Hands {
     pub(crate) manager: Option<Manager>,
     pub(crate) ledger: Ledger,
     pub(crate) tunnels: Tunnels,
+    /// What is said of backups.
+    pub(crate) board: Board,
+    /// Who is at work on what: people's commands, and the reconciler's workers.
+    pub(crate) attended: Attended,
 }
 
 impl Hands {
@@ -72,6 +78,8 @@ impl Hands {
             manager,
             ledger: Ledger::open(ledger),
             tunnels,
+            board: Board::default(),
+            attended: Attended::default(),
         }
     }
 }

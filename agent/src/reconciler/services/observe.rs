@@ -55,7 +55,10 @@ pub(super) async fn observe(
     context: Context<'_>,
 ) -> Seen {
     let mut records = hands.ledger.all();
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        backups: hands.board.all(),
+        ..Seen::default()
+    };
     let mut looks = Vec::new();
     let keys: BTreeSet<DesiredKey> = desired
         .documents

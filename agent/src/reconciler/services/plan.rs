@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) of: BTreeMap<DesiredKey, SeenOne>,
     /// The tunnels that are open.
     pub(crate) tunnels: BTreeMap<DesiredKey, Open>,
+    /// What is to be said of backups that this host sees to.
+    pub(crate) backups: BTreeMap<DesiredKey, (Phase, String)>,
 }
 
 /// What is there of one document.

@@ -2,6 +2,7 @@
 
 mod hosts;
 mod kinds;
+mod placement;
 mod tenants;
 mod tunnels;
 
