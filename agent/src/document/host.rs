@@ -134,6 +134,15 @@ mod tests {
             let text = format!("kind: host\nname: ovh\n{rest}\n");
             parse(&text).expect_err(&text).to_string()
         });
-        expect![].assert_eq(&answers.join("\n"));
+        expect![[r#"
+            3: host: is host ovh itself: leave it out
+            3: hosts: is host ovh itself: leave it out
+            3: tenant: a host belongs to the cluster, not to a tenant
+            3: spec.provider: is empty; leave it out for what the agent was started with
+            3: spec.maintenance: expected true or false, found "yes"
+            3: spec.maintainance: no such field for kind host; did you mean maintenance?
+            3: spec.addresses: expected a list of addresses, found "51.0.0.10"
+            3: spec.addresses[0]: expected an address, as 51.0.0.10 or ovh.example.net, found "51.0.0.10 51.0.0.11"
+            3: spec.labels.a b: a name has letters, digits, hyphens, dots and underscores only"#]].assert_eq(&answers.join("\n"));
     }
 }

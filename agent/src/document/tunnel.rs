@@ -89,6 +89,17 @@ mod tests {
             let text = format!("kind: tunnel\nname: db\n{rest}\n");
             parse(&text).expect_err(&text).to_string()
         });
-        expect![].assert_eq(&answers.join("\n"));
+        expect![[r#"
+            3: spec.listen: is missing: the address of the host, as 127.0.0.1:5432
+            3: spec.listen: is an address of the host and a port, as 127.0.0.1:5432 or '[::1]:5432'; with port 0 it is any that is free
+            3: spec.listen: is an address of the host and a port, as 127.0.0.1:5432 or '[::1]:5432'; with port 0 it is any that is free
+            3: spec.listen: is an address of the host and a port, as 127.0.0.1:5432 or '[::1]:5432'; with port 0 it is any that is free
+            3: spec.instance: is missing: the instance that it leads to
+            3: spec.instance: an instance's name has letters, digits and hyphens only
+            3: spec.port: is a number from 1 to 65535
+            3: spec.ports: no such field for kind tunnel; did you mean port?
+            3: instance: a tunnel is in no instance; the one that it leads to is spec.instance
+            3: running: a tunnel does not run
+            3: placement: only an instance is on one of several hosts; name those of a tunnel in hosts"#]].assert_eq(&answers.join("\n"));
     }
 }

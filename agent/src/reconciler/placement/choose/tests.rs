@@ -40,11 +40,15 @@ fn nothing_is_put_on_a_host_in_maintenance() {
         bound("web", "ovh"),
     ];
     let hosts = alive(&[("ovh", "OVH"), ("ovh-2", "OVH"), ("zurich", "IONOS")]);
-    check(&pairs, &in_maintenance(hosts, &["ovh"]), &expect![]);
+    check(&pairs, &in_maintenance(hosts, &["ovh"]), &expect![[r#"
+        instance web-2 -> zurich: provider IONOS had the fewest of its group
+    "#]]);
     check(
         &[instance("web", "{}")],
         &in_maintenance(three(), &["ionos", "liquidweb", "ovh"]),
-        &expect![],
+        &expect![[r#"
+            instance web -> nowhere: no host fits: ionos is in maintenance; liquidweb is in maintenance; ovh is in maintenance
+        "#]],
     );
 }
 

@@ -37,5 +37,37 @@ fn nothing_is_changed_in_maintenance() {
         maintenance::pause(&mut plan, &host.read(), HOST);
         text += &format!("{stage}\n{plan}");
     }
-    expect![].assert_eq(&text);
+    expect![[r#"
+        at work
+        host ovh @20: Ready
+        profile default @13: Progressing: change
+            mark revision 13
+        instance web @14: Progressing: create, start
+            create {"source":{"type":"image","alias":"busybox"},"name":"web","config":{}}
+            start
+        in maintenance
+        host ovh @20: Stopped: in maintenance: nothing is changed here, and 2 objects wait
+        profile default @13: Pending: host ovh is in maintenance; then: change
+        instance web @14: Pending: host ovh is in maintenance; then: create, start
+        another host is
+        profile default @13: Progressing: change
+            mark revision 13
+        instance web @14: Progressing: create, start
+            create {"source":{"type":"image","alias":"busybox"},"name":"web","config":{}}
+            start
+        with a mistake in its document
+        host ovh @21: Invalid (line 3): spec.maintenance: expected true or false, found "never" (revision 20 stays in force)
+        profile default @13: Pending: host ovh is in maintenance; then: change
+        instance web @14: Pending: host ovh is in maintenance; then: create, start
+        with a mistake from the start
+        host ovh @21: Invalid (line 3): spec.maintenance: expected true or false, found "never"
+        profile default @13: Progressing: change
+            mark revision 13
+        instance web @14: Progressing: create, start
+            create {"source":{"type":"image","alias":"busybox"},"name":"web","config":{}}
+            start
+        a document that is wrong stays wrong
+        host ovh @20: Stopped: in maintenance: nothing is changed here
+        instance web @14: Invalid (line 7): spec.profiles[0]: no profile nosuch on ovh in project default
+    "#]].assert_eq(&text);
 }

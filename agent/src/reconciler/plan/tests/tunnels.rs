@@ -59,7 +59,26 @@ fn the_life_of_a_tunnel() {
     for (stage, mut host) in stages {
         text += &format!("{stage}\n{}", host.plan());
     }
-    expect![].assert_eq(&text);
+    expect![[r#"
+        new
+        tunnel db @14: Progressing: listen
+            listen 127.0.0.1:5432 -> web:5432
+        as it should be
+        tunnel db @14: Ready: 127.0.0.1:5432 -> web:5432, which has no document: it is looked for on all hosts
+        edited
+        tunnel db @20: Progressing: listen
+            listen 127.0.0.1:15432 -> web:5432
+        on another host now
+        tunnel db @20: Progressing: close
+            close
+        wrong
+        tunnel db @20: Invalid (line 3): spec.listen: is missing: the address of the host, as 127.0.0.1:5432 (revision 14 stays in force)
+        wrong from the start
+        tunnel db @20: Invalid (line 3): spec.listen: is missing: the address of the host, as 127.0.0.1:5432
+        its document deleted
+        tunnel db @0: Progressing: close
+            close
+    "#]].assert_eq(&text);
 }
 
 #[test]
@@ -87,7 +106,12 @@ fn where_it_leads() {
         said(&[&stopped]),
         said(&[&placed]),
     ];
-    expect![].assert_eq(&all.join("\n"));
+    expect![[r#"
+        127.0.0.1:40001 -> web:5432, which has no document: it is looked for on all hosts
+        127.0.0.1:40001 -> web:5432 on ovh
+        127.0.0.1:40001 -> web:5432 on ionos
+        127.0.0.1:40001 -> web:5432, which is stopped by its document
+        127.0.0.1:40001 -> web:5432, which is on no host yet"#]].assert_eq(&all.join("\n"));
 }
 
 #[test]
@@ -120,5 +144,12 @@ fn a_tenants_tunnel_needs_a_word_of_its_tenant() {
             text += &format!("    {step}\n");
         }
     }
-    expect![].assert_eq(&text);
+    expect![[r#"
+        nobody said anything: Invalid spec.listen: reaches out of the project of tenant shop; who runs the cluster can allow it, with devices.proxy under spec.allow of tenant shop
+        not allowed: Invalid spec.listen: reaches out of the project of tenant shop; who runs the cluster can allow it, with devices.proxy under spec.allow of tenant shop
+        allowed: Progressing listen
+            listen 127.0.0.1:5432 -> web:5432
+        not any more: Invalid spec.listen: reaches out of the project of tenant shop; who runs the cluster can allow it, with devices.proxy under spec.allow of tenant shop
+            close
+    "#]].assert_eq(&text);
 }
