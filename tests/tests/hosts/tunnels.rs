@@ -43,8 +43,8 @@ async fn a_tunnel_leads_to_an_instance_wherever_it_is() {
     answers(&mut open, b"before").await;
     let address = it_moves_without_cutting(&hosts, &address, &mut open).await;
     a_port_that_is_taken_is_waited_for(&hosts, &address).await;
-    drop(server);
     the_instance_may_stop_and_start(&hosts, &address, &web, &side).await;
+    drop(server);
     it_goes_with_its_document(&hosts, &address).await;
 }
 

@@ -40,9 +40,13 @@ fn nothing_is_put_on_a_host_in_maintenance() {
         bound("web", "ovh"),
     ];
     let hosts = alive(&[("ovh", "OVH"), ("ovh-2", "OVH"), ("zurich", "IONOS")]);
-    check(&pairs, &in_maintenance(hosts, &["ovh"]), &expect![[r#"
+    check(
+        &pairs,
+        &in_maintenance(hosts, &["ovh"]),
+        &expect![[r#"
         instance web-2 -> zurich: provider IONOS had the fewest of its group
-    "#]]);
+    "#]],
+    );
     check(
         &[instance("web", "{}")],
         &in_maintenance(three(), &["ionos", "liquidweb", "ovh"]),

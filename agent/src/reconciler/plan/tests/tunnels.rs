@@ -111,7 +111,8 @@ fn where_it_leads() {
         127.0.0.1:40001 -> web:5432 on ovh
         127.0.0.1:40001 -> web:5432 on ionos
         127.0.0.1:40001 -> web:5432, which is stopped by its document
-        127.0.0.1:40001 -> web:5432, which is on no host yet"#]].assert_eq(&all.join("\n"));
+        127.0.0.1:40001 -> web:5432, which is on no host yet"#]]
+    .assert_eq(&all.join("\n"));
 }
 
 #[test]
