@@ -18,7 +18,7 @@ const FILES: [&str; 8] = [
 ];
 
 /// Messages with a secret in them: `redacted.rs` says how they show themselves.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 11] = [
     ".etcdserverpb.AuthUserAddRequest",
     ".etcdserverpb.AuthUserChangePasswordRequest",
     ".etcdserverpb.AuthenticateRequest",
@@ -27,6 +27,9 @@ const SECRETS: [&str; 8] = [
     ".replicated.AuthSettings",
     ".replicated.AuthUser",
     ".authpb.User",
+    ".peer.JoinRequest",
+    ".peer.IssuerAnswer",
+    ".agent.v1.JoinTicket",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,10 +1,11 @@
-//! `agent`: one binary for every host. `agent run` is the member, `agent dev` three of them on this machine,
+//! `agent`: one binary for every host. `agent run` is the member, `agent join` makes a machine one, `agent dev` three of them on this machine,
 //! `agent ctl` is `agentctl`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use agent::config::{LogFormat, RunArgs, arguments_from_file};
+use agent::join;
 use agent::{cli, dev, server, telemetry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -20,6 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
+    Join(join::JoinArgs),
     Dev(dev::DevArgs),
     /// The command line to a cluster: the same as agentctl
     #[command(disable_help_flag = true, trailing_var_arg = true)]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     };
     match Cli::parse_from(arguments).command {
         Command::Run(run) => run_member(&run),
+        Command::Join(join) => join_cluster(&join),
         Command::Dev(dev) => match dev::run(dev) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -44,11 +47,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// Joins, and goes on as `agent run` with what joining has left.
+fn join_cluster(arguments: &join::JoinArgs) -> ExitCode {
+    if let Err(error) = telemetry::init_logging("info", false) {
+        return fail(&error.into());
+    }
+    if let Err(error) = arguments.join() {
+        return fail(&error);
+    }
+    let Some(run) = arguments.run_arguments() else {
+        return ExitCode::SUCCESS;
+    };
+    let run = with_config_file(run.into_iter().map(OsString::from).collect());
+    let run = run.and_then(|arguments| Ok(Cli::try_parse_from(arguments)?.command));
+    match run {
+        Ok(Command::Run(run)) => run_checked(&run),
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
 fn run_member(arguments: &RunArgs) -> ExitCode {
     if let Err(error) = telemetry::init_logging(&arguments.log_level, arguments.log_format == LogFormat::Json)
     {
         return fail(&error.into());
     }
+    run_checked(arguments)
+}
+
+fn run_checked(arguments: &RunArgs) -> ExitCode {
     let config = match arguments.check() {
         Ok(config) => config,
         Err(error) => return fail(&error.into()),
@@ -59,7 +86,7 @@ fn run_member(arguments: &RunArgs) -> ExitCode {
     }
 }
 
-/// `agent run` with `--config`: the file's settings stand before the flags, which override them.
+/// `agent run` with `--config`: the file's settings stand before the flags, and what those say is left out.
 fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     if arguments.get(1).is_none_or(|command| command != "run") {
         return Ok(arguments);
@@ -74,7 +101,17 @@ fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString
         run.config
     });
     if let Some(file) = file {
-        let settings = arguments_from_file(&file, |name| std::env::var_os(name).is_some())?;
+        // A list that is given twice would become one long list.
+        let given = |flag: &str| {
+            arguments.iter().any(|argument| {
+                let rest = argument.to_str().and_then(|text| text.strip_prefix(flag));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+            })
+        };
+        let settings = arguments_from_file(&file, |name| {
+            let flag = name.trim_start_matches("AGENT_").to_lowercase().replace('_', "-");
+            std::env::var_os(name).is_some() || given(&format!("--{flag}"))
+        })?;
         arguments.splice(2..2, settings.into_iter().map(OsString::from));
     }
     Ok(arguments)

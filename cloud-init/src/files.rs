@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::host::{Binary, Host};
 
 pub(crate) const CONFIG_PATH: &str = "/etc/agent/config.yaml";
+pub(crate) const TOKEN_PATH: &str = "/etc/agent/token";
 pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
 pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
 pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
@@ -58,6 +59,22 @@ pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError
         initial_cluster_state: "new",
         allow_plaintext: seed.allow_plaintext,
     })
+}
+
+/// The unit of a host that joins: the same command at every start, which joins only once. Certificates that are renewed are
+/// written beside the settings.
+pub(crate) fn joining_unit(provider: &str) -> String {
+    let provider = match provider {
+        "" => String::new(),
+        provider => format!(" -- \"--provider={provider}\""),
+    };
+    let start = format!("agent join --token-file {TOKEN_PATH}{provider}");
+    unit()
+        .replace(&format!("agent run --config {CONFIG_PATH}"), &start)
+        .replace(
+            "StateDirectory=agent\n",
+            "StateDirectory=agent\nReadWritePaths=/etc/agent\n",
+        )
 }
 
 /// The unit. The agent runs as root, whose socket Incus' is, without any of root's capabilities: it needs none.

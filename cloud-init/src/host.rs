@@ -7,6 +7,7 @@ use thiserror::Error;
 /// A cluster has a handful of members; Raft does not want many.
 const PEERS_LIMIT: usize = 15;
 const URL_LIMIT_BYTES: usize = 2_000;
+const TOKEN_LIMIT_BYTES: usize = 8_000;
 
 /// What a host's user-data is made from, as given.
 #[derive(Clone, Debug)]
@@ -22,7 +23,6 @@ pub struct Seed {
     pub binary: Binary,
     /// Peers may talk over the network without TLS: the network itself must be private.
     pub allow_plaintext: bool,
-    pub credentials: Credentials,
 }
 
 /// A member, and where the others reach it: `http://10.0.0.1:2380`.
@@ -41,12 +41,37 @@ pub enum Binary {
     Present,
 }
 
-/// How the host proves that it belongs to the cluster. The place of the join token (one use, 30 minutes) and of the
-/// cluster's CA, which come together with TLS between members; until then there is nothing to prove.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Credentials {
-    #[default]
-    None,
+/// A host that joins a cluster by a token. Whoever may read its user-data reads the token, too, which is good for this one
+/// host, once, and for some minutes: no key is in there.
+#[derive(Clone, Debug)]
+pub struct Joiner {
+    pub(crate) name: String,
+    pub(crate) provider: String,
+    pub(crate) token: String,
+    pub(crate) binary: Binary,
+}
+
+impl Joiner {
+    /// Checks everything that the text is made from.
+    ///
+    /// # Errors
+    /// [`HostError`]: the first thing that is wrong.
+    pub fn new(name: &str, provider: &str, token: &str, binary: Binary) -> Result<Self, HostError> {
+        check_name(name)?;
+        check_provider(provider)?;
+        check_binary(&binary)?;
+        let token = token.trim();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if token.is_empty() || token.len() > TOKEN_LIMIT_BYTES || !token.bytes().all(plain) {
+            return Err(HostError::Token);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            provider: provider.to_owned(),
+            token: token.to_owned(),
+            binary,
+        })
+    }
 }
 
 /// A host that can be rendered.
@@ -79,8 +104,12 @@ pub enum HostError {
     Peer(String),
     #[error("`{0}` is no URL of a peer; write http://ADDRESS:PORT")]
     PeerUrl(String),
-    #[error("`{0}`: members do not speak TLS with each other yet; write http://, over a private network")]
+    #[error(
+        "`{0}`: members with TLS are made by `agentctl cluster init`, and the others join by a token: give --join-token-file"
+    )]
     Tls(String),
+    #[error("this is no join token; `agentctl token create` prints one")]
+    Token,
     #[error("`{0}` would be spoken to without TLS; allow it only where the network itself is private")]
     Plaintext(String),
     #[error("`{0}` is no URL of a file; write https://HOST/PATH")]
@@ -114,14 +143,7 @@ impl Host {
     /// [`HostError`]: the first thing that is wrong.
     pub fn new(seed: Seed) -> Result<Self, HostError> {
         check_name(&seed.name)?;
-        let blank_or_dot = |c: char| matches!(c, ' ' | '.' | '-');
-        let provider_fits = seed
-            .provider
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || blank_or_dot(c));
-        if seed.provider.len() > 63 || !provider_fits || seed.provider.starts_with(blank_or_dot) {
-            return Err(HostError::Provider(seed.provider));
-        }
+        check_provider(&seed.provider)?;
         check_binary(&seed.binary)?;
         check_peers(&seed)?;
         let Some(own) = seed.cluster.iter().find(|peer| peer.name == seed.name) else {
@@ -167,6 +189,17 @@ fn check_peers(seed: &Seed) -> Result<(), HostError> {
         if !loopback && !seed.allow_plaintext {
             return Err(HostError::Plaintext(peer.url.clone()));
         }
+    }
+    Ok(())
+}
+
+fn check_provider(provider: &str) -> Result<(), HostError> {
+    let blank_or_dot = |c: char| matches!(c, ' ' | '.' | '-');
+    let fits = provider
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || blank_or_dot(c));
+    if provider.len() > 63 || !fits || provider.starts_with(blank_or_dot) {
+        return Err(HostError::Provider(provider.to_owned()));
     }
     Ok(())
 }
@@ -249,7 +282,6 @@ mod tests {
                 sha256: "a".repeat(64),
             },
             allow_plaintext: true,
-            credentials: Credentials::None,
         }
     }
 

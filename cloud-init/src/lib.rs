@@ -1,6 +1,7 @@
 //! Renders a host's cloud-init user-data: what makes a bare Debian machine a host, with nothing installed by hand.
 //!
-//! Owns the checks of what goes in ([`Host::new`]) and the text that comes out ([`render`]), and nothing else: no
+//! Owns the checks of what goes in ([`Host::new`], [`Joiner::new`]) and the text that comes out ([`render`],
+//! [`render_joiner`]), and nothing else: no
 //! file, no network, no clock. A host that passed the checks renders, always, and its text holds no character that
 //! YAML or a shell could take for something else.
 
@@ -8,5 +9,5 @@ mod files;
 mod host;
 mod user_data;
 
-pub use host::{Binary, Credentials, Host, HostError, Peer, Seed};
-pub use user_data::render;
+pub use host::{Binary, Host, HostError, Joiner, Peer, Seed};
+pub use user_data::{render, render_joiner};

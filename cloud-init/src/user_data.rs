@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_saphyr::{FlowSeq, LitString};
 
 use crate::files;
-use crate::host::Host;
+use crate::host::{Binary, Host, Joiner};
 
 #[derive(Serialize)]
 struct UserData {
@@ -46,31 +46,53 @@ struct File {
 /// Never: texts and numbers can always be written as YAML.
 #[must_use]
 pub fn render(host: &Host) -> String {
-    let rendered = files::config(host).and_then(|config| serde_saphyr::to_string(&user_data(host, config)));
     #[expect(clippy::expect_used, reason = "no value here is one that YAML cannot hold")]
-    let yaml = rendered.expect("texts and numbers are YAML");
-    format!("#cloud-config\n{yaml}")
-}
-
-fn user_data(host: &Host, config: String) -> UserData {
-    let file = |path, permissions, content| File {
-        path,
-        permissions,
-        content: LitString(content),
-    };
-    let mut write_files = vec![
+    let config = files::config(host).expect("texts and numbers are YAML");
+    let own = [
         // Nobody else reads it: credentials will be in it.
         file(files::CONFIG_PATH, "0600", config),
         file(files::UNIT_PATH, "0644", files::unit()),
-        file(files::CTL_PATH, "0755", files::CTL.to_owned()),
     ];
+    text(&user_data(&host.seed.name, &host.seed.binary, own))
+}
+
+/// The user-data of a host that joins a cluster by a token.
+///
+/// # Panics
+/// Never, as [`render`].
+#[must_use]
+pub fn render_joiner(joiner: &Joiner) -> String {
+    let own = [
+        file(files::TOKEN_PATH, "0600", format!("{}\n", joiner.token)),
+        file(files::UNIT_PATH, "0644", files::joining_unit(&joiner.provider)),
+    ];
+    text(&user_data(&joiner.name, &joiner.binary, own))
+}
+
+fn text(data: &UserData) -> String {
+    #[expect(clippy::expect_used, reason = "no value here is one that YAML cannot hold")]
+    let yaml = serde_saphyr::to_string(data).expect("texts and numbers are YAML");
+    format!("#cloud-config\n{yaml}")
+}
+
+fn file(path: &'static str, permissions: &'static str, content: String) -> File {
+    File {
+        path,
+        permissions,
+        content: LitString(content),
+    }
+}
+
+fn user_data(name: &str, binary: &Binary, own: [File; 2]) -> UserData {
+    let mut write_files = Vec::from(own);
+    write_files.push(file(files::CTL_PATH, "0755", files::CTL.to_owned()));
     let mut steps = "systemctl daemon-reload && systemctl enable --now agent.service".to_owned();
-    if let Some(script) = files::fetch(&host.seed.binary) {
+    if let Some(script) = files::fetch(binary) {
         write_files.push(file(files::FETCH_PATH, "0755", script));
         steps = format!("{} && {steps}", files::FETCH_PATH);
     }
     UserData {
-        hostname: host.seed.name.clone(),
+        hostname: name.to_owned(),
         // cloud-init knows the mirror and the release; Incus is in Debian's backports.
         apt: Apt {
             sources: Sources {

@@ -2,10 +2,12 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
+use crate::agent::v1::JoinTicket;
 use crate::authpb::User;
 use crate::etcdserverpb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
 };
+use crate::peer::{IssuerAnswer, JoinRequest};
 use crate::replicated::auth_change::{self, Change};
 use crate::replicated::{AuthChange, AuthSettings, AuthUser};
 
@@ -31,6 +33,9 @@ redacted! {
     AuthSettings { enabled, revision }
     AuthUser { name, roles, no_password, changed_revision }
     User { name, roles, options }
+    JoinRequest { cluster_id, token_id, host }
+    IssuerAnswer {}
+    JoinTicket { cluster_id, token_id, host, endpoints }
     auth_change::Enable {}
     auth_change::UserAdd { name, no_password }
     auth_change::UserPassword { name }
@@ -117,6 +122,17 @@ mod tests {
                     password: secret().into(),
                     ..User::default()
                 },
+                (
+                    JoinRequest {
+                        secret: secret().into(),
+                        ..JoinRequest::default()
+                    },
+                    IssuerAnswer { issuer: secret() },
+                    JoinTicket {
+                        secret: secret().into(),
+                        ..JoinTicket::default()
+                    },
+                ),
             )
         );
         assert!(shown.contains("ann") && !shown.contains(&secret()), "{shown}");

@@ -15,6 +15,7 @@ pub mod auth;
 mod backend;
 pub mod convert;
 mod hash_check;
+mod join_tokens;
 mod lease;
 mod log_store;
 mod migrate;
@@ -34,6 +35,7 @@ pub mod watch;
 
 pub use apply::growth_bytes;
 pub use hash_check::HashPoint;
+pub use join_tokens::JoinTokens;
 pub use lease::{LeaseEvent, LeaseFeed, LeaseNews};
 pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{

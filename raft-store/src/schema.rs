@@ -13,6 +13,7 @@
 //! | `u` name | `replicated.AuthUser` |
 //! | `o` name | `authpb.Role` |
 //! | `m|auth` | `replicated.AuthSettings` |
+//! | `j` token id(8) | `replicated.JoinToken` |
 //! | `x` member id(8) | nothing: a member that was removed, whose id never comes back |
 //! | `m|format` | [`FORMAT`] |
 //! | `m|applied` | `replicated.LogId` of the last applied entry |
@@ -45,6 +46,7 @@ const ALARM: u8 = b'a';
 const USER: u8 = b'u';
 const ROLE: u8 = b'o';
 const REMOVED: u8 = b'x';
+const JOIN_TOKEN: u8 = b'j';
 
 const RECORD_KEY_BYTES: usize = 17;
 const CHUNK_KEY_BYTES: usize = 21;
@@ -72,7 +74,7 @@ pub(crate) fn chunk(revision: Revision, number: u32) -> Vec<u8> {
 
 /// Whether a key speaks of the cluster itself rather than of what it stores: of no meaning in another.
 pub(crate) fn is_of_the_cluster(key: &[u8]) -> bool {
-    matches!(key.first(), Some(&(MEMBER | ALARM | REMOVED)))
+    matches!(key.first(), Some(&(MEMBER | ALARM | REMOVED | JOIN_TOKEN)))
 }
 
 /// The keys of all records of the revisions `from..=to`.
@@ -181,6 +183,14 @@ pub(crate) fn all_removed() -> Range<Vec<u8>> {
 pub(crate) fn parse_removed(key: &[u8]) -> Option<u64> {
     let (&prefix, id) = key.split_first()?;
     (prefix == REMOVED).then_some(u64::from_be_bytes(id.try_into().ok()?))
+}
+
+pub(crate) fn join_token(id: u64) -> Vec<u8> {
+    numbered(JOIN_TOKEN, id)
+}
+
+pub(crate) fn join_tokens() -> Range<Vec<u8>> {
+    whole(JOIN_TOKEN)
 }
 
 fn numbered(prefix: u8, number: u64) -> Vec<u8> {

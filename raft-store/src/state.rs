@@ -14,6 +14,7 @@ use proto::replicated as wire;
 use crate::auth::{self, Auth};
 use crate::backend::{Backend, BackendError, Batch};
 use crate::convert;
+use crate::join_tokens::JoinTokens;
 use crate::lease::Leases;
 use crate::migrate::{self, MigrateError};
 use crate::mvcc::{Index, Revision, Sweeper, Version, View, record};
@@ -46,6 +47,7 @@ pub(crate) struct Published {
     pub(crate) members: Members,
     pub(crate) auth: Arc<Auth>,
     pub(crate) removed: Removed,
+    pub(crate) join_tokens: Arc<JoinTokens>,
 }
 
 /// Member and alarm, and who raised it.
@@ -173,6 +175,7 @@ impl Published {
         for member_id in &self.removed {
             entries.push((schema::removed(*member_id), Vec::new()));
         }
+        entries.extend(self.join_tokens.entries());
         entries
     }
 }
@@ -251,6 +254,7 @@ fn load_published(backend: &Backend) -> Result<Published, BackendError> {
         members: load_members(backend)?,
         auth: Arc::new(auth::load(backend)?),
         removed: load_removed(backend)?,
+        join_tokens: Arc::new(JoinTokens::load(backend)?),
     })
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::apply::Committed;
 use crate::auth::Auth;
 use crate::hash_check::HashPoint;
+use crate::join_tokens::JoinTokens;
 use crate::lease::{LeaseFeed, LeaseFeedSender};
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
@@ -257,6 +258,12 @@ impl Store {
     #[must_use]
     pub fn auth(&self) -> Arc<Auth> {
         Arc::clone(&self.shared.state().published.read().auth)
+    }
+
+    /// The join tokens that were made, and what became of them. No key of a client ever reaches them.
+    #[must_use]
+    pub fn join_tokens(&self) -> Arc<JoinTokens> {
+        Arc::clone(&self.shared.state().published.read().join_tokens)
     }
 
     /// Receives every change of users, roles or of auth itself, after it is applied. The value counts changes; read

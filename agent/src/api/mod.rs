@@ -1,7 +1,7 @@
 //! How clients talk to this member: etcd's services over gRPC, and health, version and metrics over HTTP, all on
 //! one port.
 //!
-//! One file per etcd service, and `hosts` for the one that is ours. A call passes `interceptor` (who, and may this member serve it), then `validate`
+//! One file per etcd service, and `hosts` and `trust` for those that are ours. A call passes `interceptor` (who, and may this member serve it), then `validate`
 //! (shape), then the [`Node`]; the answer gets its `header`, a failure its place in `status`.
 //!
 //! What it must not do: decide anything about data (apply does), keep state between calls other than a client's
@@ -27,6 +27,7 @@ mod plans;
 mod queue;
 mod status;
 mod tokens;
+mod trust;
 mod txn_headers;
 mod validate;
 mod watch;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::agent::v1::hosts_server::HostsServer;
+use proto::agent::v1::trust_server::TrustServer;
 use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
@@ -57,6 +59,7 @@ use crate::node::{Node, RaftView};
 use crate::peer::Hosts;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+use crate::tls::peer::PeerTls;
 use header::Headers;
 use interceptor::Caller;
 use passwords::Passwords;
@@ -125,6 +128,8 @@ impl ApiOptions {
 pub struct ApiContext {
     pub node: Node,
     pub hosts: Hosts,
+    /// What join tokens need; `None`: members speak plaintext.
+    pub tls: Option<PeerTls>,
     pub options: ApiOptions,
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
@@ -136,6 +141,7 @@ impl ApiContext {
     pub fn new(
         node: Node,
         hosts: Hosts,
+        tls: Option<PeerTls>,
         options: ApiOptions,
         metrics: Metrics,
         shutdown: Shutdown,
@@ -143,6 +149,7 @@ impl ApiContext {
         ApiContext {
             node,
             hosts,
+            tls,
             options,
             metrics,
             shutdown,
@@ -171,6 +178,7 @@ pub fn router(context: ApiContext) -> axum::Router {
         .add_service(
             ElectionServer::new(election::ElectionService(api.clone())).max_decoding_message_size(limit),
         )
+        .add_service(TrustServer::new(trust::TrustService(api.clone())).max_decoding_message_size(limit))
         .add_service(HostsServer::new(hosts::HostsService(api.clone())).max_decoding_message_size(limit))
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
@@ -188,6 +196,7 @@ pub fn router(context: ApiContext) -> axum::Router {
 struct Api {
     node: Node,
     hosts: Hosts,
+    tls: Option<PeerTls>,
     options: ApiOptions,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -206,6 +215,7 @@ impl Api {
         let ApiContext {
             node,
             hosts,
+            tls,
             options,
             metrics,
             shutdown,
@@ -213,6 +223,7 @@ impl Api {
         Api {
             node,
             hosts,
+            tls,
             metrics,
             shutdown,
             headers,

@@ -9,7 +9,7 @@ use proto::replicated::Refusal;
 use raft_store::ReadError;
 use tonic::{Code, Status};
 
-use crate::node::{MemberError, NodeError};
+use crate::node::{MemberError, NodeError, TokenError};
 use crate::operator::{Failure, OperatorError};
 
 /// Why a call has no answer, in etcd's words.
@@ -77,6 +77,11 @@ pub(super) enum ApiError {
     TooManyLearners,
     NotEnoughStarted,
     Unhealthy,
+    // Join tokens, which no etcd has.
+    JoinNeedsCertificates,
+    JoinTokenShape,
+    JoinTokenUnknown,
+    JoinTokensTooMany,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
     InvalidDowngradeTarget,
@@ -196,6 +201,20 @@ impl ApiError {
                 "etcdserver: re-configuration failed due to not enough started members",
             ),
             E::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+            E::JoinNeedsCertificates => (
+                Code::FailedPrecondition,
+                "the members have no certificates, or this one no --peer-issuer-file: hosts join with tokens where `agentctl \
+                 cluster init` has made them",
+            ),
+            E::JoinTokenShape => (
+                Code::InvalidArgument,
+                "a join token needs a host's name, https URLs for its peers and clients, and a time of 1 s to 24 h",
+            ),
+            E::JoinTokenUnknown => (Code::NotFound, "there is no such join token"),
+            E::JoinTokensTooMany => (
+                Code::ResourceExhausted,
+                "there are 100 join tokens: they are forgotten a day after they end",
+            ),
             E::InvalidDowngradeTarget => (
                 Code::InvalidArgument,
                 "etcdserver: invalid downgrade target version",
@@ -271,6 +290,15 @@ impl From<MemberError> for ApiError {
     }
 }
 
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> ApiError {
+        match error {
+            TokenError::Node(error) => error.into(),
+            TokenError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
 impl From<MemberRefusal> for ApiError {
     fn from(refusal: MemberRefusal) -> ApiError {
         match refusal {
@@ -323,6 +351,11 @@ impl From<Refusal> for ApiError {
             Refusal::PermissionNotGranted => ApiError::PermissionNotGranted,
             Refusal::PermissionNotGiven => ApiError::PermissionNotGiven,
             Refusal::InvalidAuthManagement => ApiError::InvalidAuthManagement,
+            Refusal::JoinTokenUnknown
+            | Refusal::JoinTokenExpired
+            | Refusal::JoinTokenUsed
+            | Refusal::JoinTokenRevoked => ApiError::JoinTokenUnknown,
+            Refusal::JoinTokensTooMany => ApiError::JoinTokensTooMany,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::document::{DesiredKey, Phase};
+use crate::document::DesiredKey;
 
 /// Shared by those who do and those who say. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,8 @@ struct Shared {
     changed: Notify,
 }
 
-/// By what is done: snapshots, exports, copies.
-type Said = BTreeMap<&'static str, Result<String, String>>;
+/// How it went, by what is done: snapshots, exports, copies.
+pub(crate) type Said = BTreeMap<&'static str, Result<String, String>>;
 
 impl Board {
     /// Says how one part of a document's work stands; `None`: it is not this host's.
@@ -51,28 +51,8 @@ impl Board {
     }
 
     /// What is to be said of every document that this host has something to do for.
-    pub(crate) fn all(&self) -> BTreeMap<DesiredKey, (Phase, String)> {
-        let said = self.shared.said.lock();
-        let of_one = |said: &Said| {
-            let failed: Vec<&str> = said
-                .values()
-                .filter_map(|what| what.as_ref().err())
-                .map(String::as_str)
-                .collect();
-            if failed.is_empty() {
-                let done: Vec<&str> = said
-                    .values()
-                    .filter_map(|what| what.as_ref().ok())
-                    .map(String::as_str)
-                    .collect();
-                (Phase::Ready, done.join("; "))
-            } else {
-                (Phase::Failed, failed.join("; "))
-            }
-        };
-        said.iter()
-            .map(|(key, said)| (key.clone(), of_one(said)))
-            .collect()
+    pub(crate) fn all(&self) -> BTreeMap<DesiredKey, Said> {
+        self.shared.said.lock().clone()
     }
 
     /// Completes after something else is to be said.

@@ -18,6 +18,7 @@ mod store;
 mod task;
 
 pub use board::Board;
+pub(crate) use board::Said;
 pub use keeper::{KeepError, Keeper};
 pub use restore::Restore;
 pub use store::{Backup, Incoming, Store, StoreError};

@@ -1,12 +1,14 @@
 //! `agentctl cloud-init`: user-data for a host that does not exist yet. Asks nobody, and needs no cluster.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use cloud_init::{Binary, Credentials, Host, HostError, Peer, Seed};
+use cloud_init::{Binary, Host, HostError, Joiner, Peer, Seed};
 
 use super::error::CliError;
 use super::format;
+use crate::join::ticket;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CloudInitCommand {
@@ -19,15 +21,29 @@ pub(super) enum CloudInitCommand {
                         --cluster ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380 \\\n    \
                         --allow-plaintext --provider OVH \\\n    \
                         --binary-url https://example.org/agent --binary-sha256 $(sha256sum agent | cut -c1-64) \\\n    > ovh.yaml\n\n\
-                        Paste it where the provider asks for user-data. Members do not speak TLS with each other yet: give\n\
-                        addresses of a private network (WireGuard, for one).")]
+                        A host that joins a cluster with certificates:\n  agentctl token create --host ionos --address 82.0.0.20 > token\n  \
+                        agentctl cloud-init render --host ionos --join-token-file token --provider IONOS > ionos.yaml\n\n\
+                        Paste it where the provider asks for user-data, before the token ends. With --cluster members speak\n\
+                        plaintext: give addresses of a private network (WireGuard, for one). The first host of a cluster\n\
+                        with certificates is set up by hand, so that no key is ever in user-data: agentctl cluster init.")]
 pub(super) struct RenderArgs {
-    /// The host's name, one of --cluster
+    /// The host's name, one of --cluster, or the token's
     #[arg(long, value_name = "NAME")]
     host: String,
     /// All members, and where the others reach each
-    #[arg(long, value_name = "NAME=URL,...")]
-    cluster: String,
+    #[arg(
+        long,
+        value_name = "NAME=URL,...",
+        required_unless_present = "join_token_file"
+    )]
+    cluster: Option<String>,
+    /// The host joins by this token, which `agentctl token create` has printed
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["cluster", "address", "allow_plaintext"]
+    )]
+    join_token_file: Option<PathBuf>,
     /// The company whose machine it is
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     provider: String,
@@ -48,7 +64,7 @@ pub(super) struct RenderArgs {
 impl CloudInitCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
         let Self::Render(args) = self;
-        let host = args.host().map_err(|error| {
+        let text = args.text()?.map_err(|error| {
             let hint = match &error {
                 HostError::Plaintext(_) => Some("--allow-plaintext"),
                 HostError::NoPeers | HostError::Peer(_) | HostError::NotAMember { .. } => Some("--cluster"),
@@ -62,24 +78,43 @@ impl CloudInitCommand {
                 None => usage,
             }
         })?;
-        format::write(cloud_init::render(&host).as_bytes())
+        format::write(text.as_bytes())
     }
 }
 
 impl RenderArgs {
-    fn host(self) -> Result<Host, HostError> {
-        let binary = match (self.binary_url, self.binary_sha256) {
+    fn text(self) -> Result<Result<String, HostError>, CliError> {
+        let Some(path) = &self.join_token_file else {
+            return Ok(self.host().map(|host| cloud_init::render(&host)));
+        };
+        let token = std::fs::read_to_string(path).map_err(|error| CliError::io(path.display(), &error))?;
+        let ticket = ticket::read(&token).map_err(|error| CliError::usage(error.to_string()))?;
+        if ticket.host != self.host {
+            return Err(CliError::usage(format!(
+                "the token is for host {}, and --host is {}",
+                ticket.host, self.host
+            )));
+        }
+        let joiner = Joiner::new(&self.host, &self.provider, &token, self.binary());
+        Ok(joiner.map(|joiner| cloud_init::render_joiner(&joiner)))
+    }
+
+    fn binary(&self) -> Binary {
+        match (self.binary_url.clone(), self.binary_sha256.clone()) {
             (Some(url), Some(sha256)) => Binary::Fetch { url, sha256 },
             _ => Binary::Present,
-        };
+        }
+    }
+
+    fn host(self) -> Result<Host, HostError> {
+        let binary = self.binary();
         Host::new(Seed {
             name: self.host,
             provider: self.provider,
             address: self.address,
-            cluster: Peer::parse_list(&self.cluster)?,
+            cluster: Peer::parse_list(self.cluster.as_deref().unwrap_or_default())?,
             binary,
             allow_plaintext: self.allow_plaintext,
-            credentials: Credentials::None,
         })
     }
 }
@@ -100,7 +135,8 @@ mod tests {
     fn host(cluster: &str) -> Host {
         let args = RenderArgs {
             host: "ovh".into(),
-            cluster: cluster.into(),
+            cluster: Some(cluster.into()),
+            join_token_file: None,
             provider: "OVH".into(),
             address: None,
             binary_url: None,

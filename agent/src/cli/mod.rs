@@ -47,6 +47,7 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tenancy;
+mod token;
 mod trust;
 mod tunnel;
 mod user;
@@ -163,6 +164,9 @@ enum Command {
     /// Copies of the whole store
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Tokens by which hosts join
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// The certificates of your clusters
     #[command(subcommand)]
     Cert(trust::CertCommand),
@@ -284,6 +288,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Check(command) => command.run(&session).await,
         Command::MakeMirror(args) => args.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
+        Command::Token(command) => command.run(&session).await,
         Command::Version => version(&session).await,
         Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) | Command::Cert(_) => Ok(()),
     }
@@ -370,6 +375,9 @@ mod tests {
             "cluster apply --template web --no-prune",
             "cluster init prod --host ovh=51.0.0.10 --host ionos=a.example.org --peer-port 1 --client-port 2",
             "cert list prod",
+            "token create --host liquidweb --address 67.0.0.30 --ttl 30m --replace --peer-port 1 --client-port 2",
+            "token list",
+            "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
@@ -430,6 +438,7 @@ mod tests {
             "compact 3 --physical",
             "compaction 3",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --provider OVH --address 10.0.0.1 --allow-plaintext",
+            "cloud-init render --host ovh --join-token-file f --provider OVH",
             "cloud-init render --host ovh --cluster ovh=http://a:1 --binary-url https://a/b --binary-sha256 00",
             "dev kill ovh",
             "dev start ovh --dir d",

@@ -2,6 +2,7 @@
 //! `AGENT_*`, in the environment. A flag beats the environment, which beats the file.
 
 mod file;
+mod host_settings;
 mod retention;
 mod urls;
 
@@ -19,6 +20,7 @@ use crate::tls::files::PemFile;
 use crate::tls::peer::PeerTlsFiles;
 
 pub use file::{ConfigFileError, arguments_from_file};
+pub use host_settings::{HOST_FOLDER, HostSettings};
 pub use retention::AutoCompactionMode;
 pub use urls::{ListenUrl, UrlError};
 
@@ -254,6 +256,16 @@ pub struct RunArgs {
         help_heading = "Cluster"
     )]
     pub peer_trusted_ca_file: Option<PathBuf>,
+    /// What members issue certificates with, for hosts that join and for themselves: the issuer's certificate and its key,
+    /// as PEM, readable by nobody else. Where it is missing, the other members are asked for it
+    #[arg(
+        long,
+        env = "AGENT_PEER_ISSUER_FILE",
+        value_name = "FILE",
+        requires = "peer_cert_file",
+        help_heading = "Cluster"
+    )]
+    pub peer_issuer_file: Option<PathBuf>,
     /// Between two heartbeats of the leader, in milliseconds
     #[arg(
         long,
@@ -496,6 +508,7 @@ impl RunArgs {
             cert: file("--peer-cert-file", &self.peer_cert_file)?,
             key: file("--peer-key-file", &self.peer_key_file)?,
             trusted_ca: file("--peer-trusted-ca-file", &self.peer_trusted_ca_file)?,
+            issuer: file("--peer-issuer-file", &self.peer_issuer_file),
         })
     }
 

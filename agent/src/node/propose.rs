@@ -13,7 +13,7 @@ use raft_store::{Command, TypeConfig};
 use tokio::time::{Instant, timeout_at};
 
 use super::forward::ForwardError;
-use super::{Node, NodeError};
+use super::{Node, NodeError, join_tokens};
 
 /// One attempt to have a command applied.
 pub(super) enum Attempt {
@@ -139,7 +139,12 @@ impl Node {
     }
 
     async fn propose_at(&self, leader: u64, command: Command) -> Attempt {
-        let request = forward_request::Request::Propose(command.0);
+        self.attempt_at(leader, forward_request::Request::Propose(command.0))
+            .await
+    }
+
+    /// Has the leader propose what a request says.
+    pub(super) async fn attempt_at(&self, leader: u64, request: forward_request::Request) -> Attempt {
         match self.forward(leader, request).await {
             Ok(forward_response::Response::Applied(peer::Applied {
                 reply: Some(reply),
@@ -165,24 +170,12 @@ impl Node {
     ) -> BoxFuture<'static, forward_response::Response> {
         let node = self.clone();
         match request {
-            forward_request::Request::Propose(bytes) => {
-                let Ok(outcome) = self.propose_here(Command(bytes)).await else {
-                    return Box::pin(async move { node.not_leader() });
-                };
-                Box::pin(async move {
-                    match outcome.await {
-                        Attempt::Applied { reply, log_index } => {
-                            forward_response::Response::Applied(peer::Applied {
-                                reply: Some(*reply),
-                                log_index,
-                            })
-                        }
-                        Attempt::NotProposed => node.not_leader(),
-                        Attempt::OutcomeUnknown => {
-                            forward_response::Response::OutcomeUnknown(proto::replicated::Empty {})
-                        }
-                    }
-                })
+            forward_request::Request::Propose(bytes) => self.propose_for_peer(Command(bytes)).await,
+            forward_request::Request::JoinToken(bytes) => {
+                match Request::decode(bytes).ok().and_then(join_tokens::stamped) {
+                    Some(command) => self.propose_for_peer(command).await,
+                    None => Box::pin(async move { node.not_leader() }),
+                }
             }
             forward_request::Request::ReadIndex(_) => Box::pin(async move {
                 match node.read_round_here().await {
@@ -218,6 +211,25 @@ impl Node {
                 }
             }),
         }
+    }
+
+    async fn propose_for_peer(&self, command: Command) -> BoxFuture<'static, forward_response::Response> {
+        let node = self.clone();
+        let Ok(outcome) = self.propose_here(command).await else {
+            return Box::pin(async move { node.not_leader() });
+        };
+        Box::pin(async move {
+            match outcome.await {
+                Attempt::Applied { reply, log_index } => forward_response::Response::Applied(peer::Applied {
+                    reply: Some(*reply),
+                    log_index,
+                }),
+                Attempt::NotProposed => node.not_leader(),
+                Attempt::OutcomeUnknown => {
+                    forward_response::Response::OutcomeUnknown(proto::replicated::Empty {})
+                }
+            }
+        })
     }
 
     /// Hands leadership to a voter, and waits until that one leads.

@@ -148,7 +148,7 @@ impl Whom {
 
 /// A connection that says in words why the other side ended it.
 #[derive(Debug)]
-struct Explained(TlsStream<TcpStream>);
+pub(super) struct Explained(pub(super) TlsStream<TcpStream>);
 
 impl AsyncRead for Explained {
     fn poll_read(

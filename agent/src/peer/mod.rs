@@ -4,7 +4,8 @@
 //! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts, [`whereabouts`]
 //! which host that is. Every call names
 //! the cluster and the member it is meant for; a member of another cluster, or one that took over an address, is
-//! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what.
+//! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what, [`trust`]
+//! renews certificates, and [`joining`] is how a host without one gets its first.
 
 mod admission;
 mod backups;
@@ -12,7 +13,9 @@ pub mod client;
 pub mod describe;
 mod dialer;
 mod hosts;
+mod joining;
 pub mod server;
+mod trust;
 mod whereabouts;
 mod wire;
 
@@ -21,6 +24,8 @@ pub use describe::describe;
 pub use dialer::{DialError, Dialer, PeerTimeouts, Whom};
 pub use hosts::{AttachAnswers, ExportChunks, Hosts};
 pub(crate) use hosts::{attach_start, serve_session};
+pub use joining::{JoinError, JoinOptions, JoinServer, JoinerAddress, join};
+pub(crate) use trust::certify;
 
 use admission::Roll;
 use dialer::reason;

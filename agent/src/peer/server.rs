@@ -8,6 +8,7 @@ use openraft::Snapshot;
 use proto::peer::forward_server::{Forward, ForwardServer};
 use proto::peer::operator_server::OperatorServer;
 use proto::peer::raft_server::{Raft as RaftService, RaftServer};
+use proto::peer::trust_server::TrustServer as TrustService;
 use proto::peer::{
     AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotChunk, SnapshotResponse,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -20,8 +21,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hosts::{HostServer, Hosts};
+use super::trust::TrustServer;
 use super::{Addressee, Callers, MAX_MESSAGE_BYTES, wire};
 use crate::node::{Node, Raft};
+use crate::tls::peer::PeerTls;
 
 /// Requests of one follower that may be under way at the leader.
 const FORWARD_IN_FLIGHT: usize = 4096;
@@ -30,7 +33,7 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The services of the peer port.
 #[must_use]
-pub fn routes(node: &Node, hosts: &Hosts) -> Routes {
+pub fn routes(node: &Node, hosts: &Hosts, tls: Option<PeerTls>) -> Routes {
     let addressee = |callers| Addressee {
         node: node.clone(),
         callers,
@@ -44,9 +47,14 @@ pub fn routes(node: &Node, hosts: &Hosts) -> Routes {
     let operator = OperatorServer::new(HostServer(hosts.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let trust = TrustService::new(TrustServer {
+        node: node.clone(),
+        tls,
+    });
     Routes::new(InterceptedService::new(raft, addressee(Callers::Teachers)))
         .add_service(InterceptedService::new(forward, addressee(Callers::Members)))
         .add_service(InterceptedService::new(operator, addressee(Callers::Members)))
+        .add_service(InterceptedService::new(trust, addressee(Callers::Members)))
 }
 
 #[derive(Clone, Debug)]

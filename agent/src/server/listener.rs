@@ -20,10 +20,12 @@ use tower::{Service, ServiceExt};
 
 use super::authority::LenientAuthority;
 use super::handshakes::Handshakes;
+use super::joiners;
 use super::places::Places;
 use super::refusal;
 use super::tls::{Caller, Security};
 use crate::config::ListenUrl;
+use crate::peer::JoinerAddress;
 use crate::shutdown::Shutdown;
 
 /// Connections to one port at once.
@@ -128,6 +130,14 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
                 Some((handshake, underway)) => match handshake.accept(socket, underway).await {
                     Ok((stream, Caller::Admitted(about))) => {
                         speak(&http, stream, with_extensions(router, about), watcher).await
+                    }
+                    Ok((stream, Caller::Joins(joiner))) => {
+                        let mut about = Extensions::new();
+                        about.insert(JoinerAddress(address.ip()));
+                        let router = with_extensions(joiner.router.clone(), about);
+                        let served = speak(&http, stream, router, watcher);
+                        let served = tokio::time::timeout(joiners::LIMIT, served).await;
+                        served.unwrap_or_else(|late| Err(late.into()))
                     }
                     Ok((stream, Caller::Misplaced(reason))) => {
                         tracing::warn!(address = %address.ip(), reason, "a connection is refused");

@@ -4,11 +4,13 @@
 mod authority;
 mod gate;
 mod handshakes;
+mod joiners;
 mod listener;
 mod places;
 mod plaintext;
 mod refusal;
 mod tls;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +32,17 @@ use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
-use crate::peer::{self, Dialer, Hosts};
+use crate::peer::{self, Dialer, Hosts, JoinOptions, JoinServer};
 use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use crate::tls::peer::PeerTls;
 use crate::tunnel::Tunnels;
+use joiners::Joiners;
 use listener::Port;
 use tls::{Certificates, Security};
+use trust::TrustTask;
 
 /// Runs one member until it is told to stop, or must.
 ///
@@ -58,12 +62,13 @@ pub async fn run(config: RunConfig) -> Result<()> {
     }
     let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext);
     // Ports first: a port that is taken is found before anything is opened or changed.
+    let joiners = Joiners::new();
     let mut peer_ports = Vec::new();
     for url in &config.listen_peer {
         let tls = peer_tls.clone().filter(|_| url.is_tls());
         peer_ports.push(Port {
             listener: listener::bind("--listen-peer-urls", url).await?,
-            security: tls.map(Security::Peers),
+            security: tls.map(|tls| Security::Peers(tls, joiners.clone())),
         });
     }
     let mut client_ports = Vec::new();
@@ -142,14 +147,20 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator);
     background.spawn(tunnel_task.run(hosts.clone(), clients.clone()));
-    peer_gate.open(peer::server::routes(&node, &hosts).into_axum_router());
+    let peer_routes = peer::server::routes(&node, &hosts, peer_tls.clone());
+    peer_gate.open(peer_routes.into_axum_router());
+    if let Some(tls) = &peer_tls {
+        let joining = JoinServer::new(node.clone(), tls.clone(), join_options(&config));
+        joiners.open(&node, Routes::new(joining.service()).into_axum_router());
+        background.spawn(TrustTask::new(node.clone(), tls.clone(), &config).run());
+    }
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
     let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
-    let context = api_context(&node, hosts.clone(), &config, metrics, &clients);
+    let context = api_context(&node, hosts.clone(), peer_tls, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
@@ -210,6 +221,14 @@ fn node_options(config: &RunConfig, dialer: Dialer, metrics: &Metrics) -> NodeOp
         quota_bytes: config.quota_bytes,
         stopwatch: metrics.stopwatch(),
         dialer,
+    }
+}
+
+fn join_options(config: &RunConfig) -> JoinOptions {
+    JoinOptions {
+        cluster_token: config.args.initial_cluster_token.clone(),
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
     }
 }
 
@@ -336,6 +355,7 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
 fn api_context(
     node: &Node,
     hosts: Hosts,
+    tls: Option<PeerTls>,
     config: &RunConfig,
     metrics: Metrics,
     shutdown: &Shutdown,
@@ -343,6 +363,7 @@ fn api_context(
     ApiContext::new(
         node.clone(),
         hosts,
+        tls,
         ApiOptions {
             max_request_bytes: config.args.max_request_bytes,
             max_txn_ops: config.args.max_txn_ops,

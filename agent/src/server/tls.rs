@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::handshakes::Underway;
+use super::joiners::{Joiner, Joiners};
 use super::plaintext;
 use crate::api::ClientCertificate;
 use crate::config::TlsFiles;
@@ -39,7 +40,7 @@ const LINGER_BYTES: usize = 16 << 10;
 /// What a port with TLS is served with.
 pub(super) enum Security {
     Clients(Certificates),
-    Peers(PeerTls),
+    Peers(PeerTls, Joiners),
 }
 
 impl Security {
@@ -52,9 +53,13 @@ impl Security {
                     names_users: certificates.files.names_users,
                 },
             },
-            Security::Peers(tls) => Handshake {
+            Security::Peers(tls, joiners) if joiners.are_expected() => Handshake {
+                config: tls.joining(),
+                with: With::Peers(Some(joiners.clone())),
+            },
+            Security::Peers(tls, _) => Handshake {
                 config: tls.server(),
-                with: With::Peers,
+                with: With::Peers(None),
             },
         }
     }
@@ -108,16 +113,20 @@ pub(super) struct Handshake {
 }
 
 /// Who should be at the other end.
-#[derive(Clone, Copy)]
 enum With {
-    Clients { names_users: bool },
-    Peers,
+    Clients {
+        names_users: bool,
+    },
+    /// And hosts that come with a token, where one is expected.
+    Peers(Option<Joiners>),
 }
 
 /// Who is there.
 pub(super) enum Caller {
     /// What each request of the connection carries.
     Admitted(Extensions),
+    /// A host without a certificate, and what it may ask for.
+    Joins(Joiner),
     /// Nobody for this port; every request is answered with the reason.
     Misplaced(String),
 }
@@ -167,9 +176,15 @@ impl Handshake {
 }
 
 impl With {
-    fn caller(self, stream: &TlsStream<TcpStream>) -> Caller {
+    fn caller(&self, stream: &TlsStream<TcpStream>) -> Caller {
         let (_, session) = stream.get_ref();
         let certificate = session.peer_certificates().and_then(<[_]>::first);
+        if let (With::Peers(Some(joiners)), None) = (self, certificate) {
+            return match joiners.admit() {
+                Some(joiner) => Caller::Joins(joiner),
+                None => Caller::Misplaced("too many hosts are joining: try again in a minute".to_owned()),
+            };
+        }
         let holder = certificate.map(Holder::of).unwrap_or_default();
         let mut extensions = Extensions::new();
         match (self, holder.member) {
@@ -180,15 +195,15 @@ impl With {
                 ));
             }
             (With::Clients { names_users }, None) => {
-                let name = holder.common_name.filter(|_| names_users);
+                let name = holder.common_name.filter(|_| *names_users);
                 if let Some(common_name) = name {
                     extensions.insert(ClientCertificate { common_name });
                 }
             }
-            (With::Peers, Some(member)) => {
+            (With::Peers(_), Some(member)) => {
                 extensions.insert(PeerCertificate { member });
             }
-            (With::Peers, None) => {
+            (With::Peers(_), None) => {
                 let shown = holder.common_name.as_deref().unwrap_or("without a name");
                 return Caller::Misplaced(format!(
                     "the certificate shown ({shown}) is no member's: this port is for members, clients have another one"

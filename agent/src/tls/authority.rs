@@ -1,17 +1,17 @@
 //! A cluster's own authority: what it issues, and to whom. Pure but for the keys, which are random: files and clocks
 //! are the caller's.
 //!
-//! Each certificate has one role: a member's among members, a server's towards clients, a client's. Nobody but the
-//! authority itself may issue.
+//! Each certificate has one role: a member's among members, a server's towards clients, a client's. Beside the authority
+//! itself only the members' issuer may issue, and nobody below that one.
 
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 
 use super::holder::{Holder, member_dns_name};
@@ -28,6 +28,8 @@ pub enum AuthorityError {
     Key(String),
     #[error("the authority's certificate and key do not belong together")]
     Pair,
+    #[error("the certificate request is unreadable, or not signed with its own key")]
+    Request,
     #[error("cannot issue a certificate: {0}")]
     Issue(#[from] rcgen::Error),
 }
@@ -75,7 +77,8 @@ impl Authority {
     /// See [`AuthorityError`].
     pub fn found(name: &str, now: SystemTime, lifetime: Duration) -> Result<Issued, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = params_of_authority(name);
+        // It lets the members' issuer issue, and nobody below that.
+        let mut params = params_of_authority(name, 1);
         set_lifetime(&mut params, now, lifetime);
         Ok(Issued {
             certificate: params.self_signed(&key)?.pem(),
@@ -83,7 +86,28 @@ impl Authority {
         })
     }
 
-    /// Opens what [`Authority::found`] made.
+    /// A certificate and key by which the members let hosts join and renew their own certificates, while the authority's
+    /// own key stays away from every host.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn found_issuer(
+        &self,
+        name: &str,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<Issued, AuthorityError> {
+        let mut params = params_of_authority(&format!("{name} members"), 0);
+        params.use_authority_key_identifier_extension = true;
+        set_lifetime(&mut params, now, lifetime);
+        let key = KeyPair::generate()?;
+        Ok(Issued {
+            certificate: params.signed_by(&key, &self.issuer)?.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// Opens what [`Authority::found`] or [`Authority::found_issuer`] made. Both may be in one text.
     ///
     /// # Errors
     /// See [`AuthorityError`].
@@ -92,14 +116,35 @@ impl Authority {
             .map_err(|_| AuthorityError::Certificate)?;
         let (_, parsed) =
             x509_parser::parse_x509_certificate(&der).map_err(|_| AuthorityError::Certificate)?;
-        let key = KeyPair::from_pem(key).map_err(|error| AuthorityError::Key(error.to_string()))?;
+        let unreadable = |error: &dyn std::fmt::Display| AuthorityError::Key(error.to_string());
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable(&error))?;
+        let key = KeyPair::try_from(&key).map_err(|error| unreadable(&error))?;
         if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
             return Err(AuthorityError::Pair);
         }
         let name = Holder::of(&der).common_name.ok_or(AuthorityError::Certificate)?;
         Ok(Authority {
-            issuer: Issuer::new(params_of_authority(&name), key),
+            issuer: Issuer::new(params_of_authority(&name, 0), key),
         })
+    }
+
+    /// A certificate for the key of a request, as PEM. Nothing else of the request is looked at: the names are the
+    /// issuer's to choose.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn certify(
+        &self,
+        role: Role<'_>,
+        request: &[u8],
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, AuthorityError> {
+        let mut params = params_of(role)?;
+        set_lifetime(&mut params, now, lifetime);
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+            .map_err(|_| AuthorityError::Request)?;
+        Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 
     /// A certificate with a key of its own.
@@ -122,10 +167,10 @@ impl Authority {
     }
 }
 
-fn params_of_authority(name: &str) -> CertificateParams {
+/// `below`: how many authorities there may be between it and a certificate.
+fn params_of_authority(name: &str, below: u8) -> CertificateParams {
     let mut params = named(name);
-    // What it issues may not issue.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }

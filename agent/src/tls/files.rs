@@ -1,7 +1,8 @@
 //! Certificates and keys out of PEM files, and whether the files have changed.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -83,6 +84,22 @@ impl PemFile {
         Ok(roots)
     }
 
+    /// `None`: there is no such file.
+    ///
+    /// # Errors
+    /// See [`TlsFileError`].
+    pub fn text_if_there(&self) -> Result<Option<String>, TlsFileError> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(TlsFileError::Unreadable {
+                flag: self.flag,
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+
     pub(crate) fn unfit(&self, reason: String) -> TlsFileError {
         TlsFileError::Unfit {
             flag: self.flag,
@@ -124,4 +141,22 @@ impl Stamps {
         };
         Stamps(paths.into_iter().map(stamp).collect())
     }
+}
+
+/// Writes a file in one step, readable by its owner only: nobody sees half of it, also after a crash.
+///
+/// # Errors
+/// As the file system says.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut open = options.open(&beside)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    fs::rename(&beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

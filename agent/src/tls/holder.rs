@@ -17,6 +17,13 @@ pub fn member_dns_name(member: &str) -> String {
     format!("{member}{MEMBERS}")
 }
 
+/// What clients may call the server of a host: from elsewhere, and on the host itself.
+#[must_use]
+pub fn server_names(address: &str) -> Vec<String> {
+    let names = ["localhost", "127.0.0.1", "::1", address];
+    names.into_iter().map(ToOwned::to_owned).collect()
+}
+
 /// Who a certificate is about. It says nothing of who signed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {

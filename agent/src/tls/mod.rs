@@ -1,16 +1,18 @@
 //! What the agent's listeners and its connections to peers have in common of TLS: certificates out of files, who a
 //! certificate is about, and words for what goes wrong.
 //!
-//! [`any_name`] verifies a server without its name, [`authority`] issues certificates, [`files`] reads PEM, [`holder`]
-//! says whom a verified certificate names, [`peer`] is TLS between members, both ends of it, and [`trouble`] turns the
-//! library's alerts into what a person can act on. It opens no connection and decides nothing about members:
+//! [`any_name`] verifies a server without its name, [`authority`] issues certificates and [`issuer`] does in the name of
+//! the members, [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members,
+//! both ends of it, [`pinned`] a joiner's end, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and decides nothing about members:
 //! `crate::peer` does.
 
 pub mod any_name;
 pub mod authority;
 pub mod files;
 pub mod holder;
+pub mod issuer;
 pub mod peer;
+pub mod pinned;
 pub mod trouble;
 
 use std::sync::Arc;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::any_name::AnyName;
 use super::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
 use super::holder::{Holder, member_dns_name};
+use super::issuer::Issuer;
+use super::pinned::{Pin, pin_of};
 use super::provider;
 
 /// Where a member's own certificate and its authorities are.
@@ -23,6 +25,8 @@ pub struct PeerTlsFiles {
     pub cert: PemFile,
     pub key: PemFile,
     pub trusted_ca: PemFile,
+    /// What members issue certificates with. Where it is not there yet, another member is asked for it.
+    pub issuer: Option<PemFile>,
 }
 
 impl PeerTlsFiles {
@@ -45,6 +49,8 @@ struct Inner {
 #[derive(Clone)]
 struct Loaded {
     server: Arc<ServerConfig>,
+    joining: Arc<ServerConfig>,
+    pin: Pin,
     client: Arc<ClientConfig>,
 }
 
@@ -71,6 +77,39 @@ impl PeerTls {
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
         self.0.loaded.load().server.clone()
+    }
+
+    /// As [`PeerTls::server`], and for a host without a certificate, too. The authorities are shown beside the member's own
+    /// certificate, for whoever knows no more than the hash of one.
+    #[must_use]
+    pub fn joining(&self) -> Arc<ServerConfig> {
+        self.0.loaded.load().joining.clone()
+    }
+
+    /// The hash of the first authority that is trusted.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        self.0.loaded.load().pin
+    }
+
+    #[must_use]
+    pub fn files(&self) -> &PeerTlsFiles {
+        &self.0.files
+    }
+
+    /// What members issue certificates with. `None`: this member was not told where to keep it, or has not got it yet.
+    ///
+    /// # Errors
+    /// See [`TlsFileError`].
+    pub fn issuer(&self) -> Result<Option<Issuer>, TlsFileError> {
+        let Some(file) = &self.0.files.issuer else {
+            return Ok(None);
+        };
+        let Some(text) = file.text_if_there()? else {
+            return Ok(None);
+        };
+        let issuer = Issuer::read(&text).map_err(|error| file.unfit(error.to_string()))?;
+        Ok(Some(issuer))
     }
 
     /// For the next connection to another member.
@@ -133,24 +172,31 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
         )));
     }
     let roots = Arc::new(files.trusted_ca.roots()?);
+    let authorities = files.trusted_ca.certificates()?;
     let pair = |error: rustls::Error| TlsFileError::Pair {
         flag: files.cert.flag,
         cert: files.cert.path.clone(),
         key: files.key.path.clone(),
         reason: error.to_string(),
     };
-    let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
-        .build()
-        .map_err(|error| files.trusted_ca.unfit(error.to_string()))?;
-    let mut server = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(pair)?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain.clone(), files.key.private_key()?)
-        .map_err(pair)?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
-    // A session that is resumed would skip the look at the other's certificate.
-    server.send_tls13_tickets = 0;
+    let unfit = |error: VerifierBuilderError| files.trusted_ca.unfit(error.to_string());
+    let members = || WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
+    let server = |clients, chain| {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(pair)?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, files.key.private_key()?)
+            .map_err(pair)?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        // A session that is resumed would skip the look at the other's certificate.
+        server.send_tls13_tickets = 0;
+        Ok(Arc::new(server))
+    };
+    let joiners = members().allow_unauthenticated().build().map_err(unfit)?;
+    let joining = server(joiners, [chain.clone(), authorities.clone()].concat())?;
+    let pin = authorities.first().map(|first| pin_of(first)).unwrap_or_default();
+    let server = server(members().build().map_err(unfit)?, chain.clone())?;
     let mut client = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(pair)?
@@ -161,7 +207,9 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
     Ok(Loaded {
-        server: Arc::new(server),
+        server,
+        joining,
+        pin,
         client: Arc::new(client),
     })
 }

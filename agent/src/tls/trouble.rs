@@ -65,6 +65,9 @@ fn certificate(error: &CertificateError) -> Option<String> {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "the other side's certificate is not made for this use"
         }
+        CertificateError::ApplicationVerificationFailure => {
+            "the authority at the other end is not the one that the token names (its pin differs)"
+        }
         CertificateError::Revoked => "the other side's certificate has been revoked",
         _ => return None,
     };

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use expect_test::{ExpectFile, expect_file};
 use serde_json::Value;
 
-use super::render;
-use crate::host::{Binary, Credentials, Host, Peer, Seed};
+use super::{render, render_joiner};
+use crate::host::{Binary, Host, HostError, Joiner, Peer, Seed};
 
 fn seed() -> Seed {
     let cluster = "ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380";
@@ -21,7 +21,6 @@ fn seed() -> Seed {
             sha256: "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855".into(),
         },
         allow_plaintext: true,
-        credentials: Credentials::None,
     }
 }
 
@@ -143,4 +142,26 @@ fn the_fetch_script_installs_only_what_was_promised() {
 fn sha256_of(path: &std::path::Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// Nothing but a token that ends by itself: no key, no address of anybody.
+#[test]
+fn a_host_that_joins() {
+    let token = "agent1.CAcQ-_9x";
+    let joiner = Joiner::new("liquidweb", "Liquid Web", &format!("{token}\n"), seed().binary).unwrap();
+    let text = render_joiner(&joiner);
+    expect_file!["../../golden/joiner.yaml"].assert_eq(&text);
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    let files = document["write_files"].as_array().unwrap();
+    assert_eq!(files[0]["content"], format!("{token}\n"));
+    assert_eq!(files[0]["permissions"], "0600");
+    let unit = files[1]["content"].as_str().unwrap();
+    assert!(unit.contains(
+        "ExecStart=/usr/local/bin/agent join --token-file /etc/agent/token -- \"--provider=Liquid Web\"\n"
+    ));
+    assert!(unit.contains("ReadWritePaths=/etc/agent\n"), "{unit}");
+    for wrong in ["", "agent1.a'b", "a\nb"] {
+        let joiner = Joiner::new("liquidweb", "", wrong, seed().binary);
+        assert_eq!(joiner.unwrap_err(), HostError::Token);
+    }
 }

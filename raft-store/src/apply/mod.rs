@@ -11,6 +11,7 @@
 mod admin;
 mod auth;
 mod growth;
+mod join_token;
 mod kv;
 mod lease;
 mod txn;
@@ -28,6 +29,7 @@ use self::lease::LeaseWriter;
 use crate::auth::Auth;
 use crate::backend::{BackendError, Batch};
 use crate::hash_check::HashPoint;
+use crate::join_tokens::JoinTokens;
 use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
@@ -72,6 +74,7 @@ pub(crate) struct Applier {
     members: Members,
     auth: Arc<Auth>,
     removed: Removed,
+    join_tokens: Arc<JoinTokens>,
     applied: Option<LogId>,
     membership: StoredMembership,
     hash_points: Vec<HashPoint>,
@@ -90,6 +93,7 @@ impl Applier {
             members: published.members,
             auth: published.auth,
             removed: published.removed,
+            join_tokens: published.join_tokens,
             applied: published.applied,
             membership: published.membership,
             hash_points: Vec::new(),
@@ -161,6 +165,9 @@ impl Applier {
             }
             if published.removed != self.removed {
                 published.removed = self.removed.clone();
+            }
+            if !Arc::ptr_eq(&published.join_tokens, &self.join_tokens) {
+                published.join_tokens = Arc::clone(&self.join_tokens);
             }
             compacted
         };
@@ -235,6 +242,7 @@ impl Applier {
                 self.hash_check();
                 Ok(reply::Result::HashCheck(Empty {}))
             }
+            Op::JoinToken(change) => self.change_join_token(change).map(reply::Result::JoinToken),
         }
     }
 

@@ -10,6 +10,7 @@ mod hosts;
 mod identity;
 mod metrics;
 mod tls;
+mod trust;
 
 use std::error::Error;
 use std::sync::Arc;

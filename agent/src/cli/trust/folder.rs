@@ -2,11 +2,11 @@
 //!
 //! Keys are readable by their owner only. The folder is made as a whole or not at all, and never over another.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -14,11 +14,15 @@ use rustls::pki_types::pem::PemObject;
 use super::site::{Site, SiteHost};
 use crate::cli::error::{CliError, os_text};
 use crate::tls::authority::{Authority, AuthorityError, Issued, Role};
+use crate::tls::files::write_private;
 use crate::tls::holder::Holder;
+use crate::tls::issuer::Validity;
 
 /// The authority's certificate, which everybody has.
 pub(super) const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
+/// What members issue certificates with: its certificate and its key.
+const ISSUER: &str = "issuer.pem";
 const ADMIN: &str = "admin.pem";
 const SITE: &str = "cluster.json";
 /// The user who may do everything, once users are made.
@@ -42,16 +46,7 @@ pub(super) struct Entry {
     pub(super) holder: String,
     /// Whose folder it is in.
     pub(super) host: Option<String>,
-    begins: SystemTime,
-    pub(super) ends: SystemTime,
-}
-
-impl Entry {
-    /// Two thirds of its life are over.
-    pub(super) fn is_due(&self, now: SystemTime) -> bool {
-        let life = self.ends.duration_since(self.begins).unwrap_or_default();
-        now >= self.begins + life * 2 / 3
-    }
+    pub(super) validity: Validity,
 }
 
 impl Folder {
@@ -94,12 +89,18 @@ impl Folder {
         making.write_pair(CA, &root)?;
         let text = serde_json::to_string_pretty(site).map_err(|error| CliError::failed(error.to_string()))?;
         making.write(SITE, &text)?;
+        let issuer = authority
+            .found_issuer(&self.name, now, CA_LIFETIME)
+            .map_err(failed)?;
+        let issuer = format!("{}{}", issuer.certificate, issuer.key);
+        making.write(ISSUER, &issuer)?;
         making.issue(&authority, ADMIN, Role::Client { user: ADMIN_USER }, now)?;
         making.make_dir("hosts")?;
         for host in &site.hosts {
             let below = |file: &str| format!("hosts/{}/{file}", host.name);
             making.make_dir(&format!("hosts/{}", host.name))?;
             making.write(&below(CA), &root.certificate)?;
+            making.write(&below(ISSUER), &issuer)?;
             making.write(&below("config.yaml"), &site.settings(host))?;
             for file in ["peer.pem", "server.pem"] {
                 making.issue_to(&authority, site, &host.name, &below(file), now)?;
@@ -119,6 +120,7 @@ impl Folder {
     pub(super) fn entries(&self) -> Result<Vec<Entry>, CliError> {
         let mut files = vec![
             (CA.to_owned(), "authority", None),
+            (ISSUER.to_owned(), "issuer", None),
             (ADMIN.to_owned(), "client", None),
         ];
         let mut hosts: Vec<String> = self.site()?.hosts.into_iter().map(|host| host.name).collect();
@@ -142,26 +144,29 @@ impl Folder {
             ))
         };
         let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| unreadable())?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| unreadable())?;
-        let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        let validity = parsed.validity();
-        let (begins, ends) = (
-            time(validity.not_before.timestamp()),
-            time(validity.not_after.timestamp()),
-        );
+        let validity = Validity::of(&der).ok_or_else(unreadable)?;
         Ok(Entry {
             holder: Holder::of(&der).shown().to_owned(),
             file,
             role,
             host,
-            begins,
-            ends,
+            validity,
         })
     }
 
     /// Issues one certificate anew.
     pub(super) fn renew(&self, site: &Site, entry: &Entry, now: SystemTime) -> Result<(), CliError> {
         let authority = Authority::open(&self.read(CA)?, &self.read(CA_KEY)?).map_err(failed)?;
+        if entry.role == "issuer" {
+            let issuer = authority
+                .found_issuer(&self.name, now, CA_LIFETIME)
+                .map_err(failed)?;
+            let issuer = format!("{}{}", issuer.certificate, issuer.key);
+            for host in &site.hosts {
+                self.write(&format!("hosts/{}/{ISSUER}", host.name), &issuer)?;
+            }
+            return self.write(ISSUER, &issuer);
+        }
         match &entry.host {
             Some(host) => self.issue_to(&authority, site, host, &entry.file, now),
             None => self.issue(&authority, &entry.file, Role::Client { user: ADMIN_USER }, now),
@@ -205,16 +210,7 @@ impl Folder {
 
     /// In one step: nobody sees half a file.
     fn write(&self, file: &str, text: &str) -> Result<(), CliError> {
-        let (path, beside) = (self.path.join(file), self.path.join(format!("{file}.new")));
-        let written = || {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut open = options.open(&beside)?;
-            open.write_all(text.as_bytes())?;
-            open.sync_all()?;
-            fs::rename(&beside, &path)
-        };
-        written().map_err(|error| self.failed(file, &error))
+        write_private(&self.path.join(file), text).map_err(|error| self.failed(file, &error))
     }
 
     fn read(&self, file: &str) -> Result<String, CliError> {

@@ -12,10 +12,12 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 
 use self::folder::{Entry, Folder};
-use self::site::{Site, SiteHost};
+use self::site::Site;
+pub(super) use self::site::SiteHost;
 use super::error::CliError;
 use super::format;
 use super::format::columns::columns;
+use crate::config::HOST_FOLDER;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -103,12 +105,12 @@ impl InitArgs {
             text.push_str(&format!(
                 "on {name:<12} copy {path}/hosts/{name} to {root}, readable by root only\n",
                 name = host.name,
-                root = site::HOST_FOLDER
+                root = HOST_FOLDER
             ));
         }
         text.push_str(&format!(
             "then, on each:  agent run --config {}/config.yaml\n\nand here:\n{}",
-            site::HOST_FOLDER,
+            HOST_FOLDER,
             site.exports(&path)
         ));
         format::write(text.as_bytes())
@@ -134,7 +136,7 @@ impl RenewArgs {
         let due = |entry: &Entry| match (&entry.host, self.hosts.is_empty()) {
             (Some(host), false) => self.hosts.contains(host),
             (None, false) => false,
-            (_, true) => entry.is_due(now),
+            (_, true) => entry.validity.is_due(now),
         };
         let site = folder.site()?;
         if let Some(unknown) = self.hosts.iter().find(|name| site.host(name).is_none()) {
@@ -164,12 +166,16 @@ impl RenewArgs {
 
 fn table(entries: &[Entry], now: SystemTime) -> String {
     let row = |entry: &Entry| {
-        let left = entry.ends.duration_since(now).ok();
+        let left = entry.validity.ends.duration_since(now).ok();
         let lasts = left.map_or_else(
             || "has ended".to_owned(),
             |left| format!("{} days", left.as_secs() / DAY.as_secs()),
         );
-        let note = if entry.is_due(now) { "renew it" } else { "" };
+        let note = if entry.validity.is_due(now) {
+            "renew it"
+        } else {
+            ""
+        };
         [
             entry.file.clone(),
             entry.role.to_owned(),
@@ -251,20 +257,21 @@ mod tests {
         let made_at = SystemTime::now();
         let (folder, site) = made(&root, made_at);
         expect![[r#"
-            FILE                    ROLE       HOLDER  LASTS
-            ca.pem                  authority  prod    3649 days
-            admin.pem               client     root    364 days
-            hosts/ionos/peer.pem    member     ionos   364 days
-            hosts/ionos/server.pem  server     ionos   364 days
-            hosts/ovh/peer.pem      member     ovh     364 days
-            hosts/ovh/server.pem    server     ovh     364 days
+            FILE                    ROLE       HOLDER        LASTS
+            ca.pem                  authority  prod          3649 days
+            issuer.pem              issuer     prod members  3649 days
+            admin.pem               client     root          364 days
+            hosts/ionos/peer.pem    member     ionos         364 days
+            hosts/ionos/server.pem  server     ionos         364 days
+            hosts/ovh/peer.pem      member     ovh           364 days
+            hosts/ovh/server.pem    server     ovh           364 days
         "#]]
         .assert_eq(&table(&folder.entries().unwrap(), made_at + DAY / 2));
         let due = |now| {
             let entries = folder.entries().unwrap();
             entries
                 .into_iter()
-                .filter(|entry| entry.is_due(now))
+                .filter(|entry| entry.validity.is_due(now))
                 .collect::<Vec<_>>()
         };
         assert!(due(made_at + 240 * DAY).is_empty());

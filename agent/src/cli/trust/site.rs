@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::error::CliError;
+use crate::config::{HOST_FOLDER, HostSettings};
+use crate::tls::holder::server_names;
 
-/// Where a host keeps its part.
-pub(super) const HOST_FOLDER: &str = "/etc/agent";
+/// Heartbeat and election of members at different providers, whose answers may take a tenth of a second.
+const WAN_TIMEOUTS_MS: (u64, u64) = (300, 2000);
 
 /// One host.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct SiteHost {
+pub(in crate::cli) struct SiteHost {
     pub(super) name: String,
     /// A name or an address, without a port.
     pub(super) address: String,
@@ -28,7 +30,7 @@ pub(super) struct Site {
 
 impl SiteHost {
     /// Reads `HOST=ADDRESS`.
-    pub(super) fn parse(text: &str) -> Result<SiteHost, String> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<SiteHost, String> {
         let (name, address) = text
             .split_once('=')
             .ok_or("write HOST=ADDRESS, for example ovh=51.0.0.10")?;
@@ -49,28 +51,16 @@ impl SiteHost {
         })
     }
 
-    fn url(&self, port: u16) -> String {
+    pub(in crate::cli) fn url(&self, port: u16) -> String {
         match self.address.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("https://[{ip}]:{port}"),
             _ => format!("https://{}:{port}", self.address),
         }
     }
 
-    /// All addresses of the host, of the family by which it is reached.
-    fn listen(&self, port: u16) -> String {
-        match self.address.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => format!("https://[::]:{port}"),
-            _ => format!("https://0.0.0.0:{port}"),
-        }
-    }
-
     /// What clients may call it: from elsewhere, and on the host itself.
     pub(super) fn server_names(&self) -> Vec<String> {
-        ["localhost", "127.0.0.1", "::1"]
-            .into_iter()
-            .chain([self.address.as_str()])
-            .map(ToOwned::to_owned)
-            .collect()
+        server_names(&self.address)
     }
 }
 
@@ -118,35 +108,21 @@ impl Site {
     /// `agent run --config` of a host.
     pub(super) fn settings(&self, host: &SiteHost) -> String {
         let members = self.hosts.iter();
-        let members: Vec<String> = members
-            .map(|host| format!("{}={}", host.name, host.url(self.peer_port)))
+        let members: Vec<(String, String)> = members
+            .map(|host| (host.name.clone(), host.url(self.peer_port)))
             .collect();
-        let file = |name: &str| format!("{HOST_FOLDER}/{name}");
-        let settings = [
-            ("name", host.name.clone()),
-            ("data-dir", "/var/lib/agent".to_owned()),
-            ("initial-cluster", members.join(",")),
-            ("initial-cluster-token", self.cluster.clone()),
-            ("listen-peer-urls", host.listen(self.peer_port)),
-            ("initial-advertise-peer-urls", host.url(self.peer_port)),
-            ("peer-cert-file", file("peer.pem")),
-            ("peer-key-file", file("peer.key")),
-            ("peer-trusted-ca-file", file("ca.pem")),
-            ("listen-client-urls", host.listen(self.client_port)),
-            ("advertise-client-urls", host.url(self.client_port)),
-            ("cert-file", file("server.pem")),
-            ("key-file", file("server.key")),
-            ("trusted-ca-file", file("ca.pem")),
-        ];
-        let mut text = format!(
-            "# Host {} of cluster {}. Written by agentctl cluster init.\n",
-            host.name, self.cluster
-        );
-        for (key, value) in settings {
-            text.push_str(&format!("{key}: \"{value}\"\n"));
+        HostSettings {
+            name: &host.name,
+            written_by: "agentctl cluster init",
+            folder: HOST_FOLDER,
+            cluster_token: &self.cluster,
+            members: &members,
+            joins: false,
+            peer_url: &host.url(self.peer_port),
+            client_url: &host.url(self.client_port),
+            timeouts_ms: Some(WAN_TIMEOUTS_MS),
         }
-        text.push_str("client-cert-auth: true\n");
-        text
+        .text()
     }
 
     /// What a shell needs to know of the cluster.

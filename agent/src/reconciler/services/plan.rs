@@ -9,6 +9,7 @@ pub(super) use agree::{folders_of, paths};
 
 use super::act::{Act, Action, Place};
 use super::record::Record;
+use crate::backup::Said;
 use crate::document::{DesiredKey, Document, Phase};
 use crate::reconciler::desired::{Desired, Text, Wanted};
 use crate::reconciler::plan::{Context, ObjectPlan, Report};
@@ -23,7 +24,7 @@ pub(crate) struct Seen {
     /// The tunnels that are open.
     pub(crate) tunnels: BTreeMap<DesiredKey, Open>,
     /// What is to be said of backups that this host sees to.
-    pub(crate) backups: BTreeMap<DesiredKey, (Phase, String)>,
+    pub(crate) backups: BTreeMap<DesiredKey, Said>,
 }
 
 /// What is there of one document.
