@@ -4,7 +4,9 @@
 //! [`server`] is the composition root: every long-lived task starts there. [`node`] is the member itself;
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
 //! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
-//! once; [`attended`] keeps those two from acting on one object at once. [`join`] makes a machine a host. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays in [`api`] and [`peer`].
+//! once; [`attended`] keeps those two from acting on one object at once. [`tunnel`] carries connections between hosts
+//! and instances, [`join`] makes a machine a host. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays
+//! in [`api`] and [`peer`].
 
 pub mod api;
 pub mod attended;
@@ -24,3 +26,4 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod tunnel;

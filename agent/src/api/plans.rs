@@ -3,7 +3,6 @@
 //! A plan shows what the caller may READ, and is asked about documents that the caller may READ; taking over needs
 //! WRITE on the document's key.
 
-use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::agent::v1::{
     ClaimRequest, ClaimResponse, PlanRequest, PlanResponse, PlannedObject, ReadLiveRequest, ReadLiveResponse,
@@ -15,7 +14,6 @@ use raft_store::auth::Permissions;
 use tonic::Status;
 
 use super::Api;
-use super::hosts::ASK_LIMIT;
 use super::interceptor::Caller;
 use super::status::ApiError;
 use crate::operator::{Failure, OperatorError, document_key};
@@ -97,33 +95,8 @@ impl Api {
         }
     }
 
-    /// What all hosts answer, or the one that is named, side by side; and who was asked in vain.
+    /// What all hosts answer, or the one that is named; and who was asked in vain.
     pub(super) async fn ask_all(&self, host: &str, task: &Task) -> (Vec<Outcome>, Vec<SilentHost>) {
-        let hosts = if host.is_empty() {
-            self.hosts.names()
-        } else {
-            vec![host.to_owned()]
-        };
-        let ask = async |host: &String| match tokio::time::timeout(
-            ASK_LIMIT,
-            self.hosts.perform(host, task.clone()),
-        )
-        .await
-        {
-            Ok(answered) => answered.map_err(|error| error.message),
-            Err(_) => Err(format!(
-                "host {host} does not answer within {} s",
-                ASK_LIMIT.as_secs()
-            )),
-        };
-        let answers = join_all(hosts.iter().map(ask)).await;
-        let (mut outcomes, mut silent) = (Vec::new(), Vec::new());
-        for (host, answer) in hosts.into_iter().zip(answers) {
-            match answer {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(reason) => silent.push(SilentHost { host, reason }),
-            }
-        }
-        (outcomes, silent)
+        self.hosts.ask_all(host, task).await
     }
 }

@@ -3,15 +3,11 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use proto::agent::v1::attach_request::Request;
-use proto::agent::v1::attach_response::Response;
 use proto::agent::v1::attach_start::What;
-use proto::agent::v1::{AttachEnd, AttachStart, InstanceRef, ListSnapshotsRequest, Tunnel};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use proto::agent::v1::{AttachStart, InstanceRef, ListSnapshotsRequest, Tunnel};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{Attached, Client};
@@ -20,11 +16,11 @@ use super::error::CliError;
 use super::format;
 use super::instance::Which;
 use super::session::Session;
+use crate::tunnel::carry;
 
 /// Connections at once; the next one waits.
 const CONNECTIONS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(50);
-const CHUNK_BYTES: usize = 32 << 10;
 
 #[derive(Args, Debug)]
 #[command(
@@ -142,54 +138,26 @@ impl Listening {
         }
     }
 
-    async fn carry(&self, stream: TcpStream) -> Result<(), CliError> {
+    async fn carry(&self, mut stream: TcpStream) -> Result<(), CliError> {
         let start = AttachStart {
             instance: Some(self.instance.clone()),
             what: Some(What::Tunnel(Tunnel {
                 port: self.remote.into(),
             })),
         };
-        carry(self.client.attach(start).await?, stream).await
-    }
-}
-
-/// Carries one connection to its end.
-async fn carry(attached: Attached, stream: TcpStream) -> Result<(), CliError> {
-    let Attached {
-        requests,
-        mut answers,
-    } = attached;
-    let (mut reader, mut writer) = stream.into_split();
-    let out = async {
-        while let Some(answer) = answers.message().await? {
-            match answer.response {
-                Some(Response::Output(bytes)) if writer.write_all(&bytes).await.is_err() => return Ok(()),
-                Some(Response::ExitCode(_)) => return Ok(()),
-                _ => {}
+        let Attached { requests, answers } = self.client.attach(start).await?;
+        let answers = answers.filter_map(|answer| async move {
+            match answer {
+                Ok(answer) => answer.response.map(Ok),
+                Err(status) => Some(Err(CliError::from(status))),
             }
+        });
+        let carried = carry(&mut stream, requests, answers).await;
+        if carried.is_err() {
+            // So that nobody takes what was cut for what had come to its end.
+            let _ = stream.set_zero_linger();
         }
-        Ok(())
-    };
-    let input = async {
-        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        loop {
-            buffer.reserve(CHUNK_BYTES);
-            let request = match reader.read_buf(&mut buffer).await {
-                Ok(0) => Request::InputEnd(AttachEnd {}),
-                Ok(_) => Request::Input(buffer.split().freeze()),
-                // The connection is gone altogether.
-                Err(_) => return,
-            };
-            let is_end = matches!(request, Request::InputEnd(_));
-            if requests.send(request).await.is_err() || is_end {
-                // What the instance has to say still comes.
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    tokio::select! {
-        ended = out => ended,
-        () = input => Ok(()),
+        carried
     }
 }
 

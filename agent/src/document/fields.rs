@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{DesiredKey, parse_desired_key};
 use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
-use super::place::{hosts_of, one_host};
+use super::place::{hosts_of, one_host, the_host_itself};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Entry, Node};
 use super::{DEFAULT_TENANT, DocumentError, Kind, Placement, kinds, name, overlay, parts, spec, tenant};
@@ -201,7 +201,10 @@ impl Reader {
         self.known(entries, "", &FIELDS, "no such field")?;
         let name = self.name(root, kind)?;
         let tenant = self.tenant(root, kind)?;
-        let (hosts, placement) = self.hosts(root, kind)?;
+        let (mut hosts, placement) = self.hosts(root, kind)?;
+        if kind == Kind::Host {
+            hosts = the_host_itself(root, &hosts, &name)?;
+        }
         if kind == Kind::Instance && placement.is_none() {
             one_host(root, &hosts)?;
         }
@@ -283,7 +286,9 @@ impl Reader {
     fn name(&mut self, root: &Node, kind: Kind) -> Result<String, DocumentError> {
         let Some(entry) = find(map(root, "")?, "name") else {
             let whose = match kind {
-                Kind::Template | Kind::Tenant => format!("what the {kind} is called"),
+                Kind::Template | Kind::Tenant | Kind::Tunnel | Kind::Host => {
+                    format!("what the {kind} is called")
+                }
                 _ => format!("the {kind}'s name in Incus"),
             };
             return Err(missing(root, "name", &whose));

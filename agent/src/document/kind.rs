@@ -10,6 +10,8 @@ use super::lifecycle::{Deletion, Lifecycle, Update};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// A host itself: whose it is, and whether anything may be changed there.
+    Host,
     /// The server itself, and what comes with it: Incus' preseed.
     Incus,
     StoragePool,
@@ -28,6 +30,8 @@ pub enum Kind {
     File,
     /// What runs on a host, or in an instance.
     Service,
+    /// An address of a host that leads to a port of an instance, wherever that is.
+    Tunnel,
     /// When an instance or a volume is kept as it is: snapshots and exports, and how many of them stay.
     Backup,
     /// Whose documents may say how much: a restricted project.
@@ -40,6 +44,7 @@ pub enum Kind {
 #[must_use]
 pub const fn kinds() -> &'static [Kind] {
     &[
+        Kind::Host,
         Kind::Incus,
         Kind::StoragePool,
         Kind::NetworkAcl,
@@ -53,6 +58,7 @@ pub const fn kinds() -> &'static [Kind] {
         Kind::OsService,
         Kind::File,
         Kind::Service,
+        Kind::Tunnel,
         Kind::Backup,
         Kind::Tenant,
         Kind::Template,
@@ -64,6 +70,7 @@ impl Kind {
     #[must_use]
     pub const fn singular(self) -> &'static str {
         match self {
+            Kind::Host => "host",
             Kind::Incus => "incus",
             Kind::StoragePool => "storage-pool",
             Kind::NetworkAcl => "network-acl",
@@ -77,6 +84,7 @@ impl Kind {
             Kind::OsService => "os-service",
             Kind::File => "file",
             Kind::Service => "service",
+            Kind::Tunnel => "tunnel",
             Kind::Backup => "backup",
             Kind::Tenant => "tenant",
             Kind::Template => "template",
@@ -87,6 +95,7 @@ impl Kind {
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
+            Kind::Host => "hosts",
             Kind::Incus => "incus",
             Kind::StoragePool => "storage-pools",
             Kind::NetworkAcl => "network-acls",
@@ -100,6 +109,7 @@ impl Kind {
             Kind::OsService => "os-services",
             Kind::File => "files",
             Kind::Service => "services",
+            Kind::Tunnel => "tunnels",
             Kind::Backup => "backups",
             Kind::Tenant => "tenants",
             Kind::Template => "templates",
@@ -117,6 +127,7 @@ impl Kind {
                 | Kind::Instance
                 | Kind::File
                 | Kind::Service
+                | Kind::Tunnel
                 | Kind::Backup
         )
     }

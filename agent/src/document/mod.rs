@@ -11,6 +11,7 @@ mod binding;
 mod canonical;
 mod error;
 mod fields;
+mod host;
 mod inventory;
 mod keys;
 mod kind;
@@ -29,6 +30,7 @@ mod status;
 mod suggest;
 mod template;
 mod tenant;
+mod tunnel;
 mod yaml;
 
 pub use backup::{BackupSpec, Exports, Rule, Subject};
@@ -36,6 +38,7 @@ pub use binding::{Binding, binding_key, binding_prefix, parse_binding_key};
 pub use canonical::{canonical_spec, canonical_text};
 pub use error::DocumentError;
 pub use fields::{Document, hosts_named, origin_fault, parse, parse_at};
+pub use host::HostSpec;
 pub use inventory::{
     INVENTORY_FIELDS, InventoryKey, InventoryKind, NO_PROJECT, inventory_prefix, parse_inventory_key,
 };
@@ -56,6 +59,7 @@ pub use template::{
     Rendered, Template, Text, Values, Variable, parse_setting, parse_values, render, variables_used,
 };
 pub use tenant::{Permissions, Violation, check as check_tenant};
+pub use tunnel::TunnelSpec;
 
 /// Incus' own project, and the tenant of a document that names none.
 pub const DEFAULT_TENANT: &str = "default";

@@ -11,7 +11,8 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         Kind::Tenant if name == DEFAULT_TENANT => Some("is not default: that tenant is who runs the cluster"),
         Kind::Tenant => project_fault(name),
         Kind::Network => interface_fault(name),
-        Kind::StoragePool
+        Kind::Host
+        | Kind::StoragePool
         | Kind::NetworkAcl
         | Kind::NetworkForward
         | Kind::Profile
@@ -19,6 +20,7 @@ pub(super) fn fault(kind: Kind, name: &str) -> Option<&'static str> {
         | Kind::Image
         | Kind::File
         | Kind::Service
+        | Kind::Tunnel
         | Kind::Backup
         | Kind::Template => plain_fault(name),
         Kind::OsService if spec::OS_SERVICES.contains(&name) => None,

@@ -24,6 +24,10 @@ impl Reader {
         let entries = map(root, "")?;
         let may = matches!(kind, Kind::Service | Kind::File);
         match (find(entries, "instance"), find(entries, "tenant")) {
+            (Some(entry), _) if kind == Kind::Tunnel => {
+                let message = "a tunnel is in no instance; the one that it leads to is spec.instance";
+                Err(fault(entry, "instance", message))
+            }
             (Some(entry), _) if !may => Err(fault(entry, "instance", format!("a {kind} is in no instance"))),
             (Some(entry), _) => {
                 let instance = word(&entry.value, "instance")?;
@@ -95,6 +99,21 @@ pub(super) fn one_host(root: &Node, hosts: &[String]) -> Result<(), DocumentErro
             );
             Err(fault(entry, "hosts", message))
         }
+    }
+}
+
+/// A host's document is that host's alone, which it names already.
+pub(super) fn the_host_itself(
+    root: &Node,
+    hosts: &[String],
+    name: &str,
+) -> Result<Vec<String>, DocumentError> {
+    match the_one_place(root)? {
+        Some(entry) if hosts != [name] => {
+            let message = format!("is host {name} itself: leave it out");
+            Err(fault(entry, &entry.name, message))
+        }
+        _ => Ok(vec![name.to_owned()]),
     }
 }
 

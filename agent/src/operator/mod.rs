@@ -12,6 +12,7 @@ mod export;
 mod instances;
 mod planner;
 mod session;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub use session::{Answers, Requests, SESSION_QUEUE};
 
 /// Sessions at once on one host.
 const SESSIONS: usize = 256;
+/// Connections through tunnels to instances of one host.
+const CONNECTIONS: usize = 512;
 /// A list is for a person who waits.
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,6 +53,7 @@ pub struct Operator {
     keeper: Option<Arc<Keeper>>,
     attended: Attended,
     sessions: Semaphore,
+    connections: Semaphore,
 }
 
 impl Operator {
@@ -70,6 +74,7 @@ impl Operator {
             keeper,
             attended,
             sessions: Semaphore::new(SESSIONS),
+            connections: Semaphore::new(CONNECTIONS),
         }
     }
 

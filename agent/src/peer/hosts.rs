@@ -50,7 +50,7 @@ pub type AttachAnswers =
 /// Every host of the cluster, through this member.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    node: Node,
+    pub(super) node: Node,
     operator: Arc<Operator>,
     /// By member and URL: a member that moves gets a new connection.
     channels: Arc<Mutex<BTreeMap<u64, (String, Channel)>>>,

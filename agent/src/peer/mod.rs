@@ -1,7 +1,8 @@
 //! How members talk to each other: Raft's RPCs, the forwarding of proposals and what people ask of hosts, over gRPC.
 //!
 //! [`client`] is what this member says (openraft's network), [`server`] what it answers, [`wire`] the
-//! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts. Every call names
+//! translation between openraft's types and the messages; [`hosts`] is what people ask of other hosts, [`whereabouts`]
+//! which host that is. Every call names
 //! the cluster and the member it is meant for; a member of another cluster, or one that took over an address, is
 //! refused by name. [`dialer`] opens the connections; with TLS, [`admission`] says whose certificate opens what, [`trust`]
 //! renews certificates, and [`joining`] is how a host without one gets its first.
@@ -15,6 +16,7 @@ mod hosts;
 mod joining;
 pub mod server;
 mod trust;
+mod whereabouts;
 mod wire;
 
 pub use admission::PeerCertificate;

@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::observe::in_incus;
 use super::ownership;
 use super::services::{self, ActError, Hands};
-use super::step::{Change, Step, body_after};
+use super::step::{Change, Step, TunnelStep, body_after};
 use crate::document::{DesiredKey, Kind};
 use crate::incus::{self, Incus, IncusError, StateAction};
+use crate::tunnel::TunnelError;
 
 /// How often a change is begun again because somebody else changed the object in between.
 const CHANGE_ATTEMPTS: u32 = 5;
@@ -33,6 +34,12 @@ pub(crate) enum ExecuteError {
         step: &'static str,
         #[source]
         source: ActError,
+    },
+    #[error("{step}")]
+    Tunnel {
+        step: &'static str,
+        #[source]
+        source: TunnelError,
     },
     #[error("delete: the object of this name is not the one that was planned to go")]
     NotTheSame,
@@ -77,6 +84,17 @@ pub(crate) async fn execute(
             done.map_err(|source| ExecuteError::Service { step, source })?;
             continue;
         }
+        if let Step::Tunnel(tunnel) = step {
+            let done = match tunnel {
+                TunnelStep::Listen(spec) => hands.tunnels.listen(key, spec).await,
+                TunnelStep::Close => hands.tunnels.close(key).await,
+            };
+            done.map_err(|source| ExecuteError::Tunnel {
+                step: step.word(),
+                source,
+            })?;
+            continue;
+        }
         // A document that is no object of Incus has no other steps.
         let Some(kind) = in_incus(key.kind) else {
             return Ok(());
@@ -87,7 +105,7 @@ pub(crate) async fn execute(
             Step::Start => start(incus, key).await,
             Step::Stop { timeout_seconds } => stop(incus, key, *timeout_seconds).await,
             Step::Delete { uid } => delete(incus, kind, key, (target, uid)).await?,
-            Step::Service(_) => Ok(()),
+            Step::Service(_) | Step::Tunnel(_) => Ok(()),
         };
         done.map_err(|source| ExecuteError::Incus {
             step: step.word(),

@@ -251,7 +251,14 @@ pub(crate) const fn in_incus(kind: Kind) -> Option<incus::Kind> {
         Kind::Volume => incus::Kind::Volume,
         Kind::Image => incus::Kind::Image,
         Kind::Instance => incus::Kind::Instance,
-        Kind::OsService | Kind::File | Kind::Service | Kind::Backup | Kind::Tenant | Kind::Template => {
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Backup
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => {
             return None;
         }
     })

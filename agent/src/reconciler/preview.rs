@@ -18,14 +18,15 @@ use super::execute::in_full;
 use super::observe::{Object, Observed, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::placement::{self, Decision};
-use super::plan::{Context, ObjectPlan, Plan, plan};
+use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
-use super::step::{Change, Step, body_after};
+use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{Binding, DesiredKey, Phase, binding_key};
+use crate::document::{Binding, DesiredKey, Kind, Phase, binding_key};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
+use crate::tunnel::Open;
 
 /// The documents should be the cluster's newest; without a quorum, those that this member knows are better than none.
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(3);
@@ -108,6 +109,13 @@ impl Preview {
         let mut shown = self.all_shown(&after, &observed, &seen);
         // What happens anyway is nothing that these documents change.
         shown.retain(|key, shown| before.get(key) != Some(shown));
+        if maintenance::host_spec(&wanted, &self.host).maintenance {
+            for shown in shown.values_mut() {
+                shown
+                    .details
+                    .push(format!("waits: host {} is in maintenance", self.host));
+            }
+        }
         Ok(shown.into_values().chain(nowhere).collect())
     }
 
@@ -178,6 +186,7 @@ impl Preview {
     ) -> Option<PlannedObject> {
         let (effect, details, cost) = match seen.of.get(key) {
             Some(seen) => services::meaning(planned, seen)?,
+            None if key.kind == Kind::Tunnel => tunnel_meaning(planned, seen.tunnels.get(key))?,
             None => {
                 // Records of the cluster are nothing on a host.
                 in_incus(key.kind)?;
@@ -357,6 +366,23 @@ fn meaning(planned: &ObjectPlan, is_there: bool) -> Option<(Effect, Vec<String>,
         _ => {}
     }
     (!details.is_empty()).then_some((Effect::Change, details, cost))
+}
+
+/// The same of a tunnel.
+fn tunnel_meaning(planned: &ObjectPlan, open: Option<&Open>) -> Option<(Effect, Vec<String>, &'static str)> {
+    let message = planned.report.message.clone();
+    match (planned.steps.first(), open) {
+        _ if planned.report.phase == Phase::Invalid => Some((Effect::Refused, vec![message], "")),
+        (Some(Step::Tunnel(TunnelStep::Listen(spec))), None) => {
+            Some((Effect::Create, vec![format!("listen {spec}")], ""))
+        }
+        (Some(Step::Tunnel(TunnelStep::Listen(spec))), Some(open)) => {
+            let words = format!("{} becomes {spec}", open.spec);
+            Some((Effect::Change, vec![words], "live"))
+        }
+        (Some(_), _) => Some((Effect::Delete, vec!["close".to_owned()], "")),
+        (None, _) => None,
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::observe::config_field;
 use super::ownership;
 use super::services::Act;
-use crate::document::{Kind, OWNERSHIP_PREFIX};
+use crate::document::{Kind, OWNERSHIP_PREFIX, TunnelSpec};
 
 /// One thing to do. Each may be repeated: what is done already does no harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,16 @@ pub(crate) enum Step {
     },
     /// For a service or a file, which are no objects of Incus.
     Service(Act),
+    /// For a tunnel.
+    Tunnel(TunnelStep),
+}
+
+/// What is done about a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TunnelStep {
+    /// Opens it, or has the open one be so.
+    Listen(TunnelSpec),
+    Close,
 }
 
 /// One change within an object.
@@ -67,7 +77,14 @@ pub(crate) fn in_words(steps: &[Step]) -> String {
 /// out, because Incus wants it never sent on an update.
 fn writable(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::OsService | Kind::File | Kind::Service | Kind::Backup | Kind::Tenant | Kind::Template => &[],
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Backup
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => &[],
         Kind::Incus => &["config"],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Volume => &["description", "config"],
         Kind::NetworkAcl => &["description", "config", "ingress", "egress"],
@@ -142,6 +159,8 @@ impl Step {
             Step::Stop { .. } => "stop",
             Step::Delete { .. } => "delete",
             Step::Service(act) => act.action.word(),
+            Step::Tunnel(TunnelStep::Listen(_)) => "listen",
+            Step::Tunnel(TunnelStep::Close) => "close",
         }
     }
 }
@@ -163,6 +182,8 @@ impl fmt::Display for Step {
             Step::Stop { timeout_seconds } => write!(f, "stop, by force after {timeout_seconds} s"),
             Step::Delete { uid } => write!(f, "delete {uid}"),
             Step::Service(act) => act.fmt(f),
+            Step::Tunnel(TunnelStep::Listen(spec)) => write!(f, "listen {spec}"),
+            Step::Tunnel(TunnelStep::Close) => f.write_str("close"),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::engine::{Engine, Pass};
 use super::execute::in_full;
 use super::observe::{Observed, observe};
 use super::placement::{Move, Moves, moves_to};
-use super::plan::{Context, Report, plan, plan_without_incus};
+use super::plan::{Context, Report, maintenance, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
@@ -218,6 +218,7 @@ impl Reconciler {
             planned = plan(&desired, &observed, &seen, self.context(true, &busy));
             confirmed = Some(stored);
         }
+        maintenance::pause(&mut planned, desired, &self.host);
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
         let look_again = self.services.planned(&planned, Instant::now());
         attended.extend(self.hands.attended.by_people());
@@ -289,7 +290,8 @@ impl Reconciler {
         // What is on the host itself does not wait for Incus.
         let busy = self.engine.busy();
         let seen = self.look(desired, None, &busy).await;
-        let planned = plan_without_incus(desired, &seen, self.context(false, &busy));
+        let mut planned = plan_without_incus(desired, &seen, self.context(false, &busy));
+        maintenance::pause(&mut planned, desired, &self.host);
         let services = self.services.planned(&planned, now);
         let pass = self.engine.pass(planned, now);
         said.extend(pass.said);

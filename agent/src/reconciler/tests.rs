@@ -28,6 +28,7 @@ use crate::node::identity::InitialCluster;
 use crate::node::{Node, NodeOptions, bootstrap};
 use crate::service::{HostMachine, Manager, Supervisor};
 use crate::shutdown::Shutdown;
+use crate::tunnel::Tunnels;
 
 /// Far more than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -118,7 +119,13 @@ impl Host {
         self.tasks.spawn(supervisor.run(shutdown.clone()));
         let host = HostMachine::new(&self.root(), None);
         let manager = Some(Manager::Supervised(supervised));
-        let hands = Hands::new(self.incus.clone(), host, manager, &self.dir.path().join("ledger"));
+        let hands = Hands::new(
+            self.incus.clone(),
+            host,
+            manager,
+            &self.dir.path().join("ledger"),
+            Tunnels::new().1,
+        );
         self.attended = hands.attended.clone();
         let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options());
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));

@@ -38,6 +38,7 @@ use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics};
 use crate::tls::peer::PeerTls;
+use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
 use tls::{Certificates, Security};
@@ -121,7 +122,10 @@ pub async fn run(config: RunConfig) -> Result<()> {
 
     let mut background = JoinSet::new();
     let incus = connect_incus(&config)?;
-    let hands = incus.clone().map(|incus| hands(incus, &config, &mut background));
+    let (tunnel_task, tunnels) = Tunnels::new();
+    let hands = incus
+        .clone()
+        .map(|incus| hands(incus, tunnels, &config, &mut background));
     let planner = hands.clone().map(|hands| {
         let options = reconciler_options(&node, &config);
         Arc::new(Preview::new(node.clone(), hands, &options)) as Arc<dyn Planner>
@@ -142,6 +146,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     );
     let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator);
+    background.spawn(tunnel_task.run(hosts.clone(), clients.clone()));
     let peer_routes = peer::server::routes(&node, &hosts, peer_tls.clone());
     peer_gate.open(peer_routes.into_axum_router());
     if let Some(tls) = &peer_tls {
@@ -390,7 +395,7 @@ fn reconciler_options(node: &Node, config: &RunConfig) -> ReconcilerOptions {
 }
 
 /// What this host is changed with.
-fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hands {
+fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut JoinSet<()>) -> Hands {
     let folder = config.data_dir.join("services");
     let manager = match config.args.service_manager.on_this_host() {
         ManagerChoice::Systemd => Some(Manager::Systemd),
@@ -403,7 +408,7 @@ fn hands(incus: Incus, config: &RunConfig, background: &mut JoinSet<()>) -> Hand
         ManagerChoice::None => None,
     };
     let host = HostMachine::new(&config.args.host_root, None);
-    Hands::new(incus, host, manager, &folder.join("ledger"))
+    Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
 }
 
 /// What keeps backups of this host.

@@ -1,8 +1,10 @@
 //! From any host, for any host: what `agentctl instance`, `tunnel` and a tenant's role reach, with real Incus daemons.
 
 mod instances;
+mod maintenance;
 mod plans;
 mod tenants;
+mod tunnels;
 
 use tests::hosts::Hosts;
 

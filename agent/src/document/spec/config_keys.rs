@@ -23,7 +23,8 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         Kind::Incus => &SERVER,
         Kind::Project => &PROJECT,
         Kind::Network => &NETWORK,
-        Kind::StoragePool
+        Kind::Host
+        | Kind::StoragePool
         | Kind::NetworkAcl
         | Kind::NetworkForward
         | Kind::Volume
@@ -31,6 +32,7 @@ pub(super) const fn table(kind: Kind) -> &'static Table {
         | Kind::OsService
         | Kind::File
         | Kind::Service
+        | Kind::Tunnel
         | Kind::Backup
         | Kind::Tenant
         | Kind::Template => &ANY,

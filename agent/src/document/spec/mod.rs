@@ -11,6 +11,7 @@ mod instance;
 mod os_service;
 mod rules;
 mod service;
+mod tunnel;
 
 use serde_json::{Map, Value};
 
@@ -137,7 +138,14 @@ const fn fields(kind: Kind) -> &'static [Field] {
         }
         Kind::Project => const { &[DESCRIPTION, CONFIG] },
         // They read their own.
-        Kind::OsService | Kind::File | Kind::Service | Kind::Backup | Kind::Tenant | Kind::Template => &[],
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Backup
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => &[],
         Kind::Profile => const { &[DESCRIPTION, CONFIG, may("devices", Shape::Devices)] },
         Kind::Volume => {
             const {
@@ -192,9 +200,11 @@ pub(super) fn read(
     node: &Node,
 ) -> Result<Map<String, Value>, DocumentError> {
     match kind {
+        Kind::Host => return super::host::read(reader, node),
         Kind::OsService => return os_service::read(reader, node),
         Kind::File => return file::read(reader, node),
         Kind::Service => return service::read(reader, node),
+        Kind::Tunnel => return tunnel::read(reader, node),
         Kind::Backup => return backup::read(reader, node),
         Kind::Template => return super::template::read(reader, node),
         Kind::Tenant => return super::tenant::read(reader, node),

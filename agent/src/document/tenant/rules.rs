@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::Permissions;
-use crate::document::{DEFAULT_TENANT, Document};
+use crate::document::{DEFAULT_TENANT, Document, Kind};
 
 /// A field that reaches out of the tenant's project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub fn check(document: &Document, permissions: &Permissions) -> Result<(), Viola
         return Ok(());
     }
     let tenant = document.tenant.as_str();
+    // The address is the host's, as that of a proxy device would be.
+    if document.kind == Kind::Tunnel && !permissions.allows("devices.proxy") {
+        return Err(not_allowed(tenant, "spec.listen", "devices.proxy"));
+    }
     let map = |field: &str| {
         document
             .spec

@@ -249,6 +249,25 @@ fn a_profile_is_judged_as_an_instance_is() {
     assert_eq!(violation.path, "spec.config.security.privileged");
 }
 
+/// Its address is the host's, and what listens there is the agent.
+#[test]
+fn a_tunnel_is_judged_as_a_proxy_is() {
+    let text =
+        "kind: tunnel\nname: db\ntenant: shop\nspec: {listen: '127.0.0.1:5432', instance: db, port: 5432}\n";
+    let document = parse(text).unwrap();
+    let violation = check(&document, &Permissions::default()).unwrap_err();
+    assert_eq!(violation.path, "spec.listen");
+    assert!(
+        violation
+            .message
+            .contains("with devices.proxy under spec.allow of tenant shop"),
+        "{violation:?}"
+    );
+    assert_eq!(check(&document, &tenant("{allow: [devices.proxy]}")), Ok(()));
+    let own = parse(&text.replace("tenant: shop", "tenant: default")).unwrap();
+    assert_eq!(check(&own, &Permissions::default()), Ok(()));
+}
+
 #[test]
 fn a_tenant_makes_a_restricted_project() {
     let text = "kind: tenant\nname: shop\nhosts: [ovh]\nspec:\n  description: The shop\n  limits: {instances: 5, memory: 4GiB}\n  \

@@ -24,6 +24,10 @@ pub(crate) enum State {
     Alive {
         provider: String,
     },
+    /// It is there, and nothing is to be put there.
+    InMaintenance {
+        provider: String,
+    },
     /// It is there, its Incus does not answer.
     WithoutIncus,
     /// Nothing is heard of it, but it may be about to say so.
@@ -134,6 +138,7 @@ fn fitness<'a>(
         None => Err(format!("there is no host {host}")),
         Some(State::Silent | State::Awaited) => Err(format!("{host} is not alive")),
         Some(State::WithoutIncus) => Err(format!("the Incus of {host} does not answer")),
+        Some(State::InMaintenance { .. }) => Err(format!("{host} is in maintenance")),
         Some(State::Alive { provider }) => {
             let missing = needs.iter().find(|(_, needed)| !needed.names_host(host));
             match missing {
@@ -237,7 +242,9 @@ fn choose(
     let group = load.groups.get(&(tenant.to_owned(), placement.group.clone()));
     let in_group = |host: &str| group.and_then(|group| group.get(host)).copied().unwrap_or(0);
     let provider_of = |host: &str| match hosts.known.get(host) {
-        Some(State::Alive { provider }) if !provider.is_empty() => provider.clone(),
+        Some(State::Alive { provider } | State::InMaintenance { provider }) if !provider.is_empty() => {
+            provider.clone()
+        }
         _ => host.to_owned(),
     };
     let at_provider = |provider: &str| -> usize {

@@ -10,6 +10,7 @@ use crate::document::{DesiredKey, InventoryKey, InventoryKind};
 use crate::node::Node;
 use crate::reconciler::alive::{self, HostAlive};
 use crate::reconciler::desired::Desired;
+use crate::reconciler::plan::maintenance;
 use crate::reconciler::stored;
 
 /// Reads what the hosts say of themselves. A member of which nothing is heard is awaited, if `may_arrive`.
@@ -22,11 +23,16 @@ pub(crate) fn read(node: &Node, desired: &Desired, may_arrive: bool) -> Result<H
         }
         let said = stored::read_one(store, alive::key(&member.name))?;
         let said = said.and_then(|pair| serde_json::from_slice::<HostAlive>(&pair.value).ok());
+        let of_document = maintenance::host_spec(desired, &member.name);
         let state = match said {
             Some(said) if said.incus_version.is_empty() => State::WithoutIncus,
-            Some(said) => State::Alive {
-                provider: said.provider,
-            },
+            Some(said) => {
+                let provider = of_document.provider.unwrap_or(said.provider);
+                match of_document.maintenance {
+                    true => State::InMaintenance { provider },
+                    false => State::Alive { provider },
+                }
+            }
             None if may_arrive => State::Awaited,
             None => State::Silent,
         };

@@ -70,11 +70,13 @@ const fn fields(kind: Kind) -> &'static [Field] {
     const NO_RULES: fn() -> Value = || json!([]);
     const NO: fn() -> Value = || json!(false);
     match kind {
-        Kind::Incus
+        Kind::Host
+        | Kind::Incus
         | Kind::OsService
         | Kind::File
         | Kind::Service
         | Kind::Backup
+        | Kind::Tunnel
         | Kind::Tenant
         | Kind::Template => &[],
         Kind::StoragePool | Kind::Network | Kind::Project | Kind::Profile | Kind::Volume => &[DESCRIPTION],

@@ -9,11 +9,13 @@ mod brake;
 mod compare;
 mod create;
 mod keep;
+pub(super) mod maintenance;
 mod meaning;
 mod records;
 mod references;
 mod remove;
 mod tenancy;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -79,7 +81,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
     let mut plan = Plan::default();
     // Kinds come in the order in which they depend on each other, documents and objects alike.
     let mut keys: Vec<&DesiredKey> = desired.documents.keys().chain(observed.objects.keys()).collect();
-    keys.retain(|key| !services::is_ours(key.kind) && key.kind != Kind::Backup);
+    keys.retain(|key| !services::is_ours(key.kind) && !matches!(key.kind, Kind::Backup | Kind::Tunnel));
     keys.sort();
     keys.dedup();
     for key in keys {
@@ -121,6 +123,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
         .count();
     plan.objects.extend(services::plan(desired, seen, context));
     plan.objects
+        .extend(tunnels::plan(desired, &seen.tunnels, context));
+    plan.objects
         .extend(backups::plan(desired, observed, seen, context));
     brake::apply(&mut plan, owned + services::owned(seen), context);
     plan
@@ -132,6 +136,8 @@ pub(crate) fn plan_without_incus(desired: &Desired, seen: &Seen, context: Contex
         objects: services::plan(desired, seen, context),
         wants_confirmation: false,
     };
+    plan.objects
+        .extend(tunnels::plan(desired, &seen.tunnels, context));
     brake::apply(&mut plan, services::owned(seen), context);
     plan
 }

@@ -1,5 +1,5 @@
-//! Documents that are no object of Incus themselves: a template, which is right or wrong and nothing else, and a
-//! tenant, which is as far as its project is.
+//! Documents that are no object of Incus themselves: a template, which is right or wrong and nothing else, a tenant,
+//! which is as far as its project is, and a host, of which [`super::maintenance`] may have more to say.
 
 use super::{ObjectPlan, Report, View};
 use crate::document::{DesiredKey, Kind, Phase};
@@ -15,7 +15,7 @@ pub(super) fn plan(view: View<'_>, key: &DesiredKey, wanted: &Wanted) -> Option<
             let line = Some(error.line).filter(|line| *line > 0);
             let kept = match last_good {
                 // Of a template nothing is in force: it is used as it stands.
-                Some((revision, _)) if key.kind == Kind::Tenant => {
+                Some((revision, _)) if key.kind != Kind::Template => {
                     format!(" (revision {revision} stays in force)")
                 }
                 _ => String::new(),

@@ -20,7 +20,7 @@ pub(super) struct BadReference {
 pub(super) fn check(view: View<'_>, document: &Document) -> Result<(), BadReference> {
     if document.kind.has_tenant() {
         project(view, document)?;
-        tenancy::check(view, document)?;
+        tenancy::check(view.desired, view.context.host, document)?;
     }
     for Reference { path, key, hint } in references(view, document) {
         if !exists(view, &key) {

@@ -80,7 +80,14 @@ fn release(key: &DesiredKey, object: &Object, claim: &Claim) -> Step {
 fn in_use(view: View<'_>, key: &DesiredKey, object: &Object) -> Option<String> {
     match key.kind {
         Kind::Incus | Kind::NetworkForward | Kind::Image | Kind::Instance => None,
-        Kind::OsService | Kind::File | Kind::Service | Kind::Backup | Kind::Tenant | Kind::Template => None,
+        Kind::Host
+        | Kind::OsService
+        | Kind::File
+        | Kind::Service
+        | Kind::Backup
+        | Kind::Tunnel
+        | Kind::Tenant
+        | Kind::Template => None,
         Kind::Profile => view
             .observed
             .of_kind(Kind::Instance)

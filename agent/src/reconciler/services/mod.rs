@@ -35,6 +35,7 @@ use crate::backup::Board;
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
 use crate::service::{HostMachine, Manager};
+use crate::tunnel::Tunnels;
 pub(crate) use act::Act;
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
@@ -55,6 +56,7 @@ pub struct Hands {
     /// What keeps the host's own services. `None`: the host itself is left alone.
     pub(crate) manager: Option<Manager>,
     pub(crate) ledger: Ledger,
+    pub(crate) tunnels: Tunnels,
     /// What is said of backups.
     pub(crate) board: Board,
     /// Who is at work on what: people's commands, and the reconciler's workers.
@@ -63,12 +65,19 @@ pub struct Hands {
 
 impl Hands {
     /// The ledger is in `ledger`, a folder that need not be there yet.
-    pub(crate) fn new(incus: Incus, host: HostMachine, manager: Option<Manager>, ledger: &Path) -> Hands {
+    pub(crate) fn new(
+        incus: Incus,
+        host: HostMachine,
+        manager: Option<Manager>,
+        ledger: &Path,
+        tunnels: Tunnels,
+    ) -> Hands {
         Hands {
             incus,
             host,
             manager,
             ledger: Ledger::open(ledger),
+            tunnels,
             board: Board::default(),
             attended: Attended::default(),
         }
@@ -105,7 +114,11 @@ impl Services {
         incus: Option<&Observed>,
         context: Context<'_>,
     ) -> Seen {
-        observe::observe(&self.hands, &mut self.glances, desired, incus, context).await
+        let seen = observe::observe(&self.hands, &mut self.glances, desired, incus, context).await;
+        Seen {
+            tunnels: self.hands.tunnels.open(),
+            ..seen
+        }
     }
 
     /// Takes note of what is to be done; when to look again at the latest, though nothing tells.

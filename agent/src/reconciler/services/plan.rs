@@ -15,11 +15,14 @@ use crate::reconciler::desired::{Desired, Text, Wanted};
 use crate::reconciler::plan::{Context, ObjectPlan, Report};
 use crate::reconciler::step::Step;
 use crate::service::{Found, Manager, UnitSeen};
+use crate::tunnel::Open;
 
 /// What is on the machines of this host that documents, and records of ours, speak of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) of: BTreeMap<DesiredKey, SeenOne>,
+    /// The tunnels that are open.
+    pub(crate) tunnels: BTreeMap<DesiredKey, Open>,
     /// What is to be said of backups that this host sees to.
     pub(crate) backups: BTreeMap<DesiredKey, Said>,
 }

@@ -18,6 +18,44 @@ fn alive(hosts: &[(&str, &str)]) -> Hosts {
     }
 }
 
+/// The same hosts, of which these are in maintenance.
+fn in_maintenance(mut hosts: Hosts, which: &[&str]) -> Hosts {
+    for (host, state) in &mut hosts.known {
+        if let State::Alive { provider } = state
+            && which.contains(&host.as_str())
+        {
+            let provider = provider.clone();
+            *state = State::InMaintenance { provider };
+        }
+    }
+    hosts
+}
+
+#[test]
+fn nothing_is_put_on_a_host_in_maintenance() {
+    // Its instances still count for its provider.
+    let pairs = [
+        instance("web", SPREAD),
+        instance("web-2", SPREAD),
+        bound("web", "ovh"),
+    ];
+    let hosts = alive(&[("ovh", "OVH"), ("ovh-2", "OVH"), ("zurich", "IONOS")]);
+    check(
+        &pairs,
+        &in_maintenance(hosts, &["ovh"]),
+        &expect![[r#"
+        instance web-2 -> zurich: provider IONOS had the fewest of its group
+    "#]],
+    );
+    check(
+        &[instance("web", "{}")],
+        &in_maintenance(three(), &["ionos", "liquidweb", "ovh"]),
+        &expect![[r#"
+            instance web -> nowhere: no host fits: ionos is in maintenance; liquidweb is in maintenance; ovh is in maintenance
+        "#]],
+    );
+}
+
 fn three() -> Hosts {
     alive(&[("ionos", "IONOS"), ("liquidweb", "LiquidWeb"), ("ovh", "OVH")])
 }

@@ -1,8 +1,10 @@
 //! Golden plans. Rewritten by `UPDATE_EXPECT=1`.
 
+mod hosts;
 mod kinds;
 mod placement;
 mod tenants;
+mod tunnels;
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -23,6 +25,7 @@ struct Host {
     revision: i64,
     may_delete: bool,
     busy: BTreeSet<DesiredKey>,
+    seen: Seen,
 }
 
 impl Host {
@@ -35,6 +38,7 @@ impl Host {
             revision: 100,
             may_delete: true,
             busy: BTreeSet::new(),
+            seen: Seen::default(),
         }
         .with(Kind::Incus, json!({"config": {}}))
         .with(
@@ -141,7 +145,7 @@ impl Host {
             may_delete: self.may_delete,
             busy: &self.busy.clone(),
         };
-        plan(&self.read(), &observed, &Seen::default(), context)
+        plan(&self.read(), &observed, &self.seen.clone(), context)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value at each use")]
