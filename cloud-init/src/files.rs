@@ -8,6 +8,8 @@ use crate::host::{Binary, Host};
 
 pub(crate) const CONFIG_PATH: &str = "/etc/agent/config.yaml";
 pub(crate) const TOKEN_PATH: &str = "/etc/agent/token";
+/// Of a host of a cluster with certificates.
+const SERVER_PATH: &str = "/etc/agent/server.pem";
 pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
 pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
 pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
@@ -70,6 +72,20 @@ pub(crate) fn joining_unit(provider: &str) -> String {
     };
     let start = format!("agent join --token-file {TOKEN_PATH}{provider}");
     unit().replace(&format!("agent run --config {CONFIG_PATH}"), &start)
+}
+
+/// The unit of a cluster's first host. It waits, however long, for what the operator copies there; the last file of a copy in
+/// alphabetical order is the server's certificate.
+pub(crate) fn first_unit(provider: &str) -> String {
+    let provider = match provider {
+        "" => String::new(),
+        provider => format!(" \"--provider={provider}\""),
+    };
+    let wait = format!(
+        "TimeoutStartSec=infinity\nExecStartPre=/bin/sh -c 'until [ -e {CONFIG_PATH} ] && [ -e {SERVER_PATH} ]; do sleep 1; done'\n"
+    );
+    let start = format!("ExecStart=/usr/local/bin/agent run --config {CONFIG_PATH}");
+    unit().replace(&start, &format!("{wait}{start}{provider}"))
 }
 
 /// The unit. The agent runs as root, whose socket Incus' is. Of root's capabilities it has those that put a document's

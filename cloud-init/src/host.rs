@@ -74,6 +74,32 @@ impl Joiner {
     }
 }
 
+/// The first host of a cluster with certificates. Its keys come to it by the operator's own hand, never by user-data: until
+/// they are there its agent waits.
+#[derive(Clone, Debug)]
+pub struct First {
+    pub(crate) name: String,
+    pub(crate) provider: String,
+    pub(crate) binary: Binary,
+}
+
+impl First {
+    /// Checks everything that the text is made from.
+    ///
+    /// # Errors
+    /// [`HostError`]: the first thing that is wrong.
+    pub fn new(name: &str, provider: &str, binary: Binary) -> Result<Self, HostError> {
+        check_name(name)?;
+        check_provider(provider)?;
+        check_binary(&binary)?;
+        Ok(Self {
+            name: name.to_owned(),
+            provider: provider.to_owned(),
+            binary,
+        })
+    }
+}
+
 /// A host that can be rendered.
 #[derive(Clone, Debug)]
 pub struct Host {

@@ -4,7 +4,11 @@ use serde::Serialize;
 use serde_saphyr::{FlowSeq, LitString};
 
 use crate::files;
-use crate::host::{Binary, Host, Joiner};
+use crate::host::{Binary, First, Host, Joiner};
+
+const START: &str = "systemctl enable --now agent.service";
+/// The boot does not wait for what the operator will bring.
+const START_WAITING: &str = "systemctl enable --now --no-block agent.service";
 
 #[derive(Serialize)]
 struct UserData {
@@ -53,7 +57,17 @@ pub fn render(host: &Host) -> String {
         file(files::CONFIG_PATH, "0600", config),
         file(files::UNIT_PATH, "0644", files::unit()),
     ];
-    text(&user_data(&host.seed.name, &host.seed.binary, own))
+    text(&user_data(&host.seed.name, &host.seed.binary, own.into(), START))
+}
+
+/// The user-data of the first host of a cluster with certificates: all but those, which the operator copies there.
+///
+/// # Panics
+/// Never, as [`render`].
+#[must_use]
+pub fn render_first(first: &First) -> String {
+    let own = vec![file(files::UNIT_PATH, "0644", files::first_unit(&first.provider))];
+    text(&user_data(&first.name, &first.binary, own, START_WAITING))
 }
 
 /// The user-data of a host that joins a cluster by a token.
@@ -66,7 +80,7 @@ pub fn render_joiner(joiner: &Joiner) -> String {
         file(files::TOKEN_PATH, "0600", format!("{}\n", joiner.token)),
         file(files::UNIT_PATH, "0644", files::joining_unit(&joiner.provider)),
     ];
-    text(&user_data(&joiner.name, &joiner.binary, own))
+    text(&user_data(&joiner.name, &joiner.binary, own.into(), START))
 }
 
 fn text(data: &UserData) -> String {
@@ -83,10 +97,9 @@ fn file(path: &'static str, permissions: &'static str, content: String) -> File 
     }
 }
 
-fn user_data(name: &str, binary: &Binary, own: [File; 2]) -> UserData {
-    let mut write_files = Vec::from(own);
+fn user_data(name: &str, binary: &Binary, mut write_files: Vec<File>, start: &str) -> UserData {
     write_files.push(file(files::CTL_PATH, "0755", files::CTL.to_owned()));
-    let mut steps = "systemctl daemon-reload && systemctl enable --now agent.service".to_owned();
+    let mut steps = format!("systemctl daemon-reload && {start}");
     if let Some(script) = files::fetch(binary) {
         write_files.push(file(files::FETCH_PATH, "0755", script));
         steps = format!("{} && {steps}", files::FETCH_PATH);

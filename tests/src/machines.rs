@@ -166,8 +166,9 @@ impl Provider {
             let file = self.served.path().join("put");
             fs::write(&file, text)?;
             let file = file.to_str().context("a path in UTF-8")?;
+            let to = format!("{name}{path}");
             self.daemon()
-                .incus(&["file", "push", file, &format!("{name}{path}")])
+                .incus(&["file", "push", "--create-dirs", "--mode=0600", file, &to])
                 .map(drop)
         };
         put().unwrap_or_else(|error| panic!("{name}: {error:#}"));
@@ -203,7 +204,19 @@ impl Provider {
         );
     }
 
-    fn journal(&self, name: &str) -> String {
+    /// A command on a machine of somebody's that reaches those of the provider.
+    ///
+    /// # Panics
+    /// When the provider is gone.
+    #[must_use]
+    pub fn elsewhere(&self, program: &Path) -> Command {
+        let command = self.daemon().in_its_network(&program.to_string_lossy());
+        command.expect("the provider's network")
+    }
+
+    /// What a machine says of its boot and of its agent.
+    #[must_use]
+    pub fn journal(&self, name: &str) -> String {
         let line = "tail -n 30 /var/log/cloud-init-output.log; journalctl --no-pager --output cat --lines 60 --unit agent";
         self.try_on(name, line)
             .unwrap_or_else(|error| format!("{error:#}"))

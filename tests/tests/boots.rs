@@ -1,10 +1,15 @@
 //! Hosts from nothing: machines that are given user-data, and no other help, become a cluster that runs instances; one
-//! that burns is replaced by another.
+//! that burns is replaced by another. Only the first gets its keys by hand.
 
-use std::time::Instant;
+use std::fs;
+use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tests::machines::{Provider, sha256};
-use tests::{notes, tools};
+use tests::{notes, tools, wait};
+
+/// For a machine to boot and to vote, on a busy one.
+const JOIN_LIMIT: Duration = Duration::from_secs(240);
 
 const HOSTS: [(&str, &str); 3] = [
     ("ovh", "10.91.0.10"),
@@ -45,20 +50,19 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
     let Some(provider) = Provider::open().await else {
         return;
     };
-    let agent = tools::agent();
-    let url = provider.serve("agent", &agent);
-    let sum = sha256(&agent).expect("a sum");
+    let operator = Operator::new(&provider);
     let folder = tempfile::tempdir().expect("a folder");
     let image = tests::lab::build_image(folder.path()).expect("an image");
     let image = provider.serve("busybox.tar.gz", &image);
-    let user_data = |host: &str| user_data(host, &url, &sum);
 
+    operator.first_host().await;
     let mut third = Instant::now();
-    for (host, address) in HOSTS {
+    for (host, address) in &HOSTS[1..] {
+        let token = operator.ask(&["token", "create", "--host", host, "--address", address]);
         third = Instant::now();
-        provider.rent(host, address, &user_data(host));
+        operator.rent(host, &["--join-token-file", &operator.keep("token", &token)]);
     }
-    three_voters(&provider, "ovh").await;
+    operator.three_voters("ovh").await;
     notes::measured(&format!(
         "from the start of the third machine to three voters: {:.1} s",
         third.elapsed().as_secs_f64()
@@ -68,9 +72,8 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
         bring_image(&provider, host, &image);
     }
 
-    provider.put("ovh", "/root/documents.yaml", &documents());
-    provider.on("ovh", "agentctl apply -f /root/documents.yaml");
-    provider.on("ovh", "agentctl status --wait=120s");
+    operator.ask(&["apply", "-f", &operator.keep("documents.yaml", &documents())]);
+    operator.ask(&["status", "--wait=120s"]);
     for (host, _) in HOSTS {
         runs(&provider, host).await;
     }
@@ -79,53 +82,145 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
         "systemctl is-active beat.service && systemctl is-enabled beat.service",
     );
     hardened(&provider);
-    a_reset_changes_nothing(&provider).await;
+    a_reset_changes_nothing(&provider, &operator).await;
 
-    provider.on("ionos", "agentctl kv put greeting hello");
     provider.destroy("liquidweb");
-    provider
-        .says("ovh", "agentctl kv put greeting still", |said| {
-            said.contains("OK")
-        })
-        .await;
-    provider.on("ovh", "agentctl member replace liquidweb");
+    operator.ask_of("ovh", &["kv", "put", "greeting", "still"]);
+    let token = operator.ask_of("ovh", &["token", "create", "--host", "liquidweb", "--replace"]);
     let replaced = Instant::now();
-    let (host, address) = HOSTS[2];
-    provider.rent(host, address, &user_data(host));
-    three_voters(&provider, "ionos").await;
-    bring_image(&provider, host, &image);
-    runs(&provider, host).await;
+    operator.rent(
+        "liquidweb",
+        &["--join-token-file", &operator.keep("token", &token)],
+    );
+    operator.three_voters("ionos").await;
+    bring_image(&provider, "liquidweb", &image);
+    runs(&provider, "liquidweb").await;
     notes::measured(&format!(
         "from a new machine to its instance: {:.1} s",
         replaced.elapsed().as_secs_f64()
     ));
-    assert_eq!(
-        provider.on(host, "agentctl kv get greeting --print-value-only"),
-        "still\n"
-    );
+    let kept = operator.ask_of("liquidweb", &["kv", "get", "greeting", "--print-value-only"]);
+    assert_eq!(kept, "still\n");
 }
 
-/// As an operator renders it.
-fn user_data(host: &str, url: &str, sum: &str) -> String {
-    let cluster = HOSTS.map(|(name, address)| format!("{name}=http://{address}:2380"));
-    let rendered = std::process::Command::new(tools::agentctl())
-        .args([
-            "cloud-init",
-            "render",
-            "--host",
-            host,
-            "--cluster",
-            &cluster.join(","),
-        ])
-        .args(["--allow-plaintext", "--binary-url", url, "--binary-sha256", sum])
-        .output()
-        .expect("run agentctl");
-    assert!(
-        rendered.status.success(),
-        "{}",
-        String::from_utf8_lossy(&rendered.stderr)
-    );
-    String::from_utf8(rendered.stdout).expect("text")
+/// Whose cluster it is, at a machine of their own.
+struct Operator<'a> {
+    provider: &'a Provider,
+    folder: TempDir,
+    binary: [String; 4],
+}
+
+impl Operator<'_> {
+    fn new(provider: &Provider) -> Operator<'_> {
+        let agent = tools::agent();
+        let url = provider.serve("agent", &agent);
+        let sum = sha256(&agent).expect("a sum");
+        let operator = Operator {
+            provider,
+            folder: tempfile::tempdir().expect("a folder"),
+            binary: ["--binary-url".to_owned(), url, "--binary-sha256".to_owned(), sum],
+        };
+        let (host, address) = HOSTS[0];
+        operator.ask(&["cluster", "init", "prod", "--host", &format!("{host}={address}")]);
+        operator
+    }
+
+    /// The one that is told to begin: the operator copies its keys, as with rsync.
+    async fn first_host(&self) {
+        let (host, _) = HOSTS[0];
+        self.rent(host, &["--first"]);
+        self.provider
+            .says(host, "systemctl is-active agent || true", |said| {
+                said.trim() == "activating"
+            })
+            .await;
+        let made = self.folder.path().join("agentctl/prod/hosts").join(host);
+        let mut files: Vec<_> = fs::read_dir(made)
+            .expect("the host's folder")
+            .map(|file| file.expect("a file").path())
+            .collect();
+        files.sort_unstable();
+        for file in files {
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let text = fs::read_to_string(&file).expect("a text");
+            self.provider.put(host, &format!("/etc/agent/{name}"), &text);
+        }
+        let serves = wait::within(JOIN_LIMIT, "the first host to serve", async || {
+            self.try_ask(host, &["kv", "put", "greeting", "hello"]).ok()
+        });
+        if let Err(vain) = serves.await {
+            panic!("{vain}\n{}", self.provider.journal(host));
+        }
+    }
+
+    /// A machine with the user-data of a host.
+    fn rent(&self, host: &str, how: &[&str]) {
+        let binary: Vec<&str> = self.binary.iter().map(String::as_str).collect();
+        let render = ["cloud-init", "render", "--host", host, "--provider", "A Provider"];
+        let user_data = self.ask(&[&render[..], how, &binary].concat());
+        let (_, address) = HOSTS.iter().find(|(name, _)| *name == host).expect("a host");
+        self.provider.rent(host, address, &user_data);
+    }
+
+    /// `agentctl` at the first host.
+    fn ask(&self, words: &[&str]) -> String {
+        self.ask_of(HOSTS[0].0, words)
+    }
+
+    fn ask_of(&self, host: &str, words: &[&str]) -> String {
+        let said = self.try_ask(host, words);
+        said.unwrap_or_else(|error| panic!("agentctl {words:?} at {host}: {error}"))
+    }
+
+    /// `agentctl` with the operator's certificate.
+    fn try_ask(&self, host: &str, words: &[&str]) -> Result<String, String> {
+        let (_, address) = HOSTS.iter().find(|(name, _)| *name == host).expect("a host");
+        let file = |name: &str| self.folder.path().join("agentctl/prod").join(name);
+        let output = self
+            .provider
+            .elsewhere(&tools::agentctl())
+            .args(words)
+            .env("XDG_CONFIG_HOME", self.folder.path())
+            .env("AGENTCTL_ENDPOINTS", format!("https://{address}:2379"))
+            .env("AGENTCTL_CACERT", file("ca.pem"))
+            .env("AGENTCTL_CERT", file("admin.pem"))
+            .env("AGENTCTL_KEY", file("admin.key"))
+            .output()
+            .expect("run agentctl");
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Writes a file of the operator's own; its path.
+    fn keep(&self, name: &str, text: &str) -> String {
+        let file = self.folder.path().join(name);
+        fs::write(&file, text).expect("write a file");
+        file.to_string_lossy().into_owned()
+    }
+
+    async fn three_voters(&self, asked: &str) {
+        let waited = wait::within(JOIN_LIMIT, "three voters", async || {
+            let said = self.try_ask(asked, &["endpoint", "status"]).ok()?;
+            let lines = said.lines().skip(1);
+            let mut roles: Vec<&str> = lines
+                .flat_map(str::split_whitespace)
+                .filter(|word| matches!(*word, "leader" | "voter" | "learner" | "lost"))
+                .collect();
+            roles.sort_unstable();
+            (roles == ["leader", "voter", "voter"]).then_some(())
+        });
+        if let Err(vain) = waited.await {
+            let said = self.try_ask(asked, &["endpoint", "status"]);
+            let journals = HOSTS.map(|(host, _)| format!("---- {host}\n{}", self.provider.journal(host)));
+            panic!("{vain}: {said:?}\n{}", journals.join("\n"));
+        }
+    }
 }
 
 fn documents() -> String {
@@ -144,18 +239,6 @@ fn bring_image(provider: &Provider, host: &str, url: &str) {
         host,
         &format!("curl --fail --silent --output /srv/busybox.tar.gz {url}"),
     );
-}
-
-async fn three_voters(provider: &Provider, asked: &str) {
-    let are_there = |said: &str| {
-        let mut roles: Vec<&str> = said
-            .lines()
-            .filter_map(|line| line.split_whitespace().nth(1))
-            .collect();
-        roles.sort_unstable();
-        roles == ["ROLE", "leader", "voter", "voter"]
-    };
-    provider.says(asked, "agentctl endpoint status", are_there).await;
 }
 
 /// The instance of a host runs there.
@@ -177,12 +260,12 @@ fn hardened(provider: &Provider) {
 }
 
 /// The machine comes back with the instance that it had, not with another of the same name.
-async fn a_reset_changes_nothing(provider: &Provider) {
+async fn a_reset_changes_nothing(provider: &Provider, operator: &Operator<'_>) {
     let made =
         |provider: &Provider| provider.on("ionos", "incus query /1.0/instances/web-ionos | grep created_at");
     let before = made(provider);
     provider.reset("ionos");
-    three_voters(provider, "ovh").await;
+    operator.three_voters("ovh").await;
     runs(provider, "ionos").await;
     assert_eq!(made(provider), before);
     provider

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use cloud_init::{Binary, Host, HostError, Joiner, Peer, Seed};
+use cloud_init::{Binary, First, Host, HostError, Joiner, Peer, Seed};
 
 use super::error::CliError;
 use super::format;
@@ -23,9 +23,11 @@ pub(super) enum CloudInitCommand {
                         --binary-url https://example.org/agent --binary-sha256 $(sha256sum agent | cut -c1-64) \\\n    > ovh.yaml\n\n\
                         A host that joins a cluster with certificates:\n  agentctl token create --host ionos --address 82.0.0.20 > token\n  \
                         agentctl cloud-init render --host ionos --join-token-file token --provider IONOS > ionos.yaml\n\n\
+                        The first host of such a cluster, whose agent waits until its folder of `agentctl cluster init` is\n\
+                        copied to /etc/agent, so that no key is ever in user-data:\n  \
+                        agentctl cloud-init render --host ovh --first --provider OVH > ovh.yaml\n\n\
                         Paste it where the provider asks for user-data, before the token ends. With --cluster members speak\n\
-                        plaintext: give addresses of a private network (WireGuard, for one). The first host of a cluster\n\
-                        with certificates is set up by hand, so that no key is ever in user-data: agentctl cluster init.")]
+                        plaintext: give addresses of a private network (WireGuard, for one).")]
 pub(super) struct RenderArgs {
     /// The host's name, one of --cluster, or the token's
     #[arg(long, value_name = "NAME")]
@@ -34,9 +36,12 @@ pub(super) struct RenderArgs {
     #[arg(
         long,
         value_name = "NAME=URL,...",
-        required_unless_present = "join_token_file"
+        required_unless_present_any = ["join_token_file", "first"]
     )]
     cluster: Option<String>,
+    /// The first host of a cluster with certificates: they come by your own hand
+    #[arg(long, conflicts_with_all = ["cluster", "join_token_file", "address", "allow_plaintext"])]
+    first: bool,
     /// The host joins by this token, which `agentctl token create` has printed
     #[arg(
         long,
@@ -84,6 +89,10 @@ impl CloudInitCommand {
 
 impl RenderArgs {
     fn text(self) -> Result<Result<String, HostError>, CliError> {
+        if self.first {
+            let first = First::new(&self.host, &self.provider, self.binary());
+            return Ok(first.map(|first| cloud_init::render_first(&first)));
+        }
         let Some(path) = &self.join_token_file else {
             return Ok(self.host().map(|host| cloud_init::render(&host)));
         };
@@ -136,6 +145,7 @@ mod tests {
         let args = RenderArgs {
             host: "ovh".into(),
             cluster: Some(cluster.into()),
+            first: false,
             join_token_file: None,
             provider: "OVH".into(),
             address: None,

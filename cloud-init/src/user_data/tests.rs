@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use expect_test::{ExpectFile, expect_file};
 use serde_json::Value;
 
-use super::{render, render_joiner};
-use crate::host::{Binary, Host, HostError, Joiner, Peer, Seed};
+use super::{render, render_first, render_joiner};
+use crate::host::{Binary, First, Host, HostError, Joiner, Peer, Seed};
 
 fn seed() -> Seed {
     let cluster = "ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380";
@@ -167,4 +167,23 @@ fn a_host_that_joins() {
         let joiner = Joiner::new("liquidweb", "", wrong, seed().binary);
         assert_eq!(joiner.unwrap_err(), HostError::Token);
     }
+}
+
+/// Neither key nor certificate: its unit waits for them.
+#[test]
+fn the_first_host() {
+    let first = First::new("ovh", "OVH", seed().binary).unwrap();
+    let text = render_first(&first);
+    expect_file!["../../golden/first.yaml"].assert_eq(&text);
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    let unit = document["write_files"][0]["content"].as_str().unwrap();
+    assert!(unit.contains(
+        "\nExecStart=/usr/local/bin/agent run --config /etc/agent/config.yaml \"--provider=OVH\"\n"
+    ));
+    assert!(unit.contains("\nExecStartPre=/bin/sh -c 'until "), "{unit}");
+    assert!(document["runcmd"][0][2].as_str().unwrap().contains("--no-block"));
+    assert_eq!(
+        First::new("o vh", "", seed().binary).unwrap_err(),
+        HostError::Name("o vh".into())
+    );
 }
