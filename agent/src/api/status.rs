@@ -473,6 +473,11 @@ mod tests {
                 PermissionNotGranted: FailedPrecondition etcdserver: permission is not granted to the role
                 PermissionNotGiven: InvalidArgument etcdserver: permission not given
                 InvalidAuthManagement: InvalidArgument etcdserver: invalid auth management
+                JoinTokenUnknown: NotFound there is no such join token
+                JoinTokenExpired: NotFound there is no such join token
+                JoinTokenUsed: NotFound there is no such join token
+                JoinTokenRevoked: NotFound there is no such join token
+                JoinTokensTooMany: ResourceExhausted there are 100 join tokens: they are forgotten a day after they end
             "#]],
         );
     }

@@ -128,6 +128,9 @@ impl CreateArgs {
 }
 
 fn table(tokens: &[TokenInfo]) -> String {
+    if tokens.is_empty() {
+        return "no join tokens\n".to_owned();
+    }
     let row = |token: &TokenInfo| {
         let state = match token.state() {
             token_info::State::Open => "open",
