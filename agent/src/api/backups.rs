@@ -178,26 +178,11 @@ fn copies(
     if !copies.is_empty() {
         return Ok(copies);
     }
-    let reasons: Vec<&str> = listed
-        .silent
-        .iter()
-        .map(|silent| silent.reason.as_str())
-        .collect();
-    let unless = if reasons.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", reasons.join("; "))
-    };
     let which = if id.is_empty() {
         String::new()
     } else {
         format!(" {id}")
     };
-    Err(OperatorError::new(
-        Failure::NotFound,
-        format!(
-            "no host has a backup{which} of instance {}{unless}",
-            instance.name
-        ),
-    ))
+    let what = format!("a backup{which} of instance {}", instance.name);
+    Err(OperatorError::on_no_host(&what, &listed.silent))
 }

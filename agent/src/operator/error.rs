@@ -1,5 +1,6 @@
 //! Why a host did not do what it was asked.
 
+use proto::agent::v1::SilentHost;
 use thiserror::Error;
 
 use crate::attended::AttendError;
@@ -40,6 +41,17 @@ impl OperatorError {
             failure,
             message: message.into(),
         }
+    }
+
+    /// Nobody has it, as far as the hosts have said: why the others did not, is said, too.
+    pub(crate) fn on_no_host(what: &str, silent: &[SilentHost]) -> OperatorError {
+        let reasons: Vec<&str> = silent.iter().map(|silent| silent.reason.as_str()).collect();
+        let unless = if reasons.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", reasons.join("; "))
+        };
+        OperatorError::new(Failure::NotFound, format!("no host has {what}{unless}"))
     }
 
     pub(super) fn no_instance(host: &str, tenant: &str, name: &str) -> OperatorError {

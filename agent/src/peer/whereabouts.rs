@@ -162,20 +162,8 @@ fn the_one_host(listed: &ListInstancesResponse, wanted: &InstanceRef) -> Result<
             ),
         )),
         (None, _) => {
-            let reasons: Vec<&str> = listed
-                .silent
-                .iter()
-                .map(|silent| silent.reason.as_str())
-                .collect();
-            let unless = if reasons.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", reasons.join("; "))
-            };
-            Err(OperatorError::new(
-                Failure::NotFound,
-                format!("no host has an instance {}{unless}", wanted.name),
-            ))
+            let what = format!("an instance {}", wanted.name);
+            Err(OperatorError::on_no_host(&what, &listed.silent))
         }
     }
 }

@@ -7,16 +7,25 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::pinned::{Pin, pin_of};
 use super::provider;
 
 /// Takes a server under any name, once it has proved to hold the key of its certificate.
 #[derive(Debug)]
 pub struct AnyName {
-    /// `None`: whoever issued it.
-    roots: Option<Arc<RootCertStore>>,
+    whose: Whose,
     provider: Arc<CryptoProvider>,
+}
+
+/// Who must have issued the certificate.
+#[derive(Debug)]
+enum Whose {
+    Anybody,
+    Trusted(Arc<RootCertStore>),
+    /// An authority that the server itself shows.
+    Pinned(Pin),
 }
 
 impl AnyName {
@@ -24,19 +33,37 @@ impl AnyName {
     /// looks at that one before it sends anything.
     #[must_use]
     pub fn trusting(roots: Arc<RootCertStore>) -> AnyName {
-        AnyName {
-            roots: Some(roots),
-            provider: provider(),
-        }
+        AnyName::of(Whose::Trusted(roots))
+    }
+
+    /// Whose certificate is of the pinned authority, which the server shows beside its own.
+    pub(super) fn pinned(pin: Pin) -> AnyName {
+        AnyName::of(Whose::Pinned(pin))
     }
 
     /// Anybody: the connection is encrypted, but to whomever.
     #[must_use]
     pub fn unverified() -> AnyName {
+        AnyName::of(Whose::Anybody)
+    }
+
+    fn of(whose: Whose) -> AnyName {
         AnyName {
-            roots: None,
+            whose,
             provider: provider(),
         }
+    }
+
+    fn verify(
+        &self,
+        roots: &RootCertStore,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let certificate = ParsedCertificate::try_from(certificate)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
     }
 }
 
@@ -49,10 +76,16 @@ impl ServerCertVerifier for AnyName {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(roots) = &self.roots {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        match &self.whose {
+            Whose::Anybody => {}
+            Whose::Trusted(roots) => self.verify(roots, end_entity, intermediates, now)?,
+            Whose::Pinned(pin) => {
+                let pinned = intermediates.iter().find(|shown| pin_of(shown) == *pin);
+                let pinned = pinned.ok_or(CertificateError::ApplicationVerificationFailure)?;
+                let mut roots = RootCertStore::empty();
+                roots.add(pinned.clone())?;
+                self.verify(&roots, end_entity, intermediates, now)?;
+            }
         }
         Ok(ServerCertVerified::assertion())
     }
