@@ -24,11 +24,15 @@ use crate::document::{DesiredKey, Phase};
 use crate::incus::IncusError;
 use crate::node::Node;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Passes;
 
 /// Everything is looked at so often, whatever happens.
 const RESCAN: Duration = Duration::from_secs(60);
 /// Things that happen together are looked at together.
 const COALESCE: Duration = Duration::from_millis(50);
+/// To look at many objects is work for Incus, too: after a pass there is none for as long as it took, and at most for
+/// this long.
+const REST_LONGEST: Duration = Duration::from_secs(2);
 /// How long to ask for a quorum before working from what is here.
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(5);
 /// Without a quorum, deletions are not thought of again for so long.
@@ -60,6 +64,7 @@ pub struct Reconciler {
     confirm_again: Option<Instant>,
     /// What moves to this host, for the task that fetches it.
     moves: watch::Sender<Vec<Move>>,
+    passes: Passes,
 }
 
 /// Incus has not answered since.
@@ -72,7 +77,7 @@ struct Unreachable {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(node: Node, hands: Hands, options: &ReconcilerOptions) -> Reconciler {
+    pub fn new(node: Node, hands: Hands, options: &ReconcilerOptions, passes: Passes) -> Reconciler {
         Reconciler {
             host: options.host.clone(),
             cluster: format!("{:x}", node.cluster_id()),
@@ -85,6 +90,7 @@ impl Reconciler {
             unreachable: None,
             confirm_again: None,
             moves: watch::Sender::new(Vec::new()),
+            passes,
             node,
             hands,
         }
@@ -121,11 +127,15 @@ impl Reconciler {
         self.catch_up().await;
         info!(host = self.host, "reconciling");
         loop {
+            let started = Instant::now();
             let look_again = self.pass().await;
+            let took = started.elapsed();
+            self.passes.passed(took);
+            let rested = Instant::now() + took.min(REST_LONGEST);
             let rescan = Instant::now() + RESCAN.mul_f64(0.9 + 0.2 * rand::random::<f64>());
             let next = look_again.map_or(rescan, |at| at.min(rescan));
             self.wait(wake, next).await;
-            sleep(COALESCE).await;
+            sleep_until(rested.max(Instant::now() + COALESCE)).await;
             self.engine.take_finished();
         }
     }

@@ -36,7 +36,7 @@ use crate::peer::{self, Dialer, Hosts, JoinOptions, JoinServer};
 use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LeaderWatch, Metrics};
+use crate::telemetry::{LeaderWatch, Metrics, Passes};
 use crate::tls::peer::PeerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
@@ -160,13 +160,14 @@ pub async fn run(config: RunConfig) -> Result<()> {
     spawn_maintenance(&node, &config, &clients, &mut background);
 
     let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
+    let passes = metrics.passes();
     let context = api_context(&node, hosts.clone(), peer_tls, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let mut acting = spawn_reconciler(&node, hands, hosts, &config, &clients);
+    let mut acting = spawn_reconciler(&node, hands, hosts, &config, passes, &clients);
     if let Some(backups) = backups {
         acting.spawn(backups.run(clients.clone()));
     }
@@ -424,6 +425,7 @@ fn spawn_reconciler(
     hands: Option<Hands>,
     hosts: Hosts,
     config: &RunConfig,
+    passes: Passes,
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
     let mut acting = JoinSet::new();
@@ -433,7 +435,7 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    let reconciler = Reconciler::new(node.clone(), hands, &options);
+    let reconciler = Reconciler::new(node.clone(), hands, &options, passes);
     let received = config.data_dir.join("moves");
     let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
     acting.spawn(reconciler.run(shutdown.clone()));
