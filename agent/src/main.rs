@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use agent::config::{LogFormat, RunArgs, arguments_from_file};
 use agent::join;
-use agent::{cli, dev, server, telemetry};
+use agent::{cli, dev, fence, server, telemetry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Three hosts, one truth: a Raft member that speaks the etcd v3 API, and keeps the local Incus as the cluster's
@@ -23,6 +23,7 @@ enum Command {
     Run(Box<RunArgs>),
     Join(join::JoinArgs),
     Dev(dev::DevArgs),
+    Fence(fence::GuardArgs),
     /// The command line to a cluster: the same as agentctl
     #[command(disable_help_flag = true, trailing_var_arg = true)]
     Ctl {
@@ -39,12 +40,21 @@ fn main() -> ExitCode {
     match Cli::parse_from(arguments).command {
         Command::Run(run) => run_member(&run),
         Command::Join(join) => join_cluster(&join),
+        Command::Fence(guard) => match guard_instances(&guard) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         Command::Dev(dev) => match dev::run(dev) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
         Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
+}
+
+fn guard_instances(arguments: &fence::GuardArgs) -> anyhow::Result<()> {
+    telemetry::init_logging("info", false)?;
+    arguments.run()
 }
 
 /// Joins, and goes on as `agent run` with what joining has left.

@@ -45,7 +45,10 @@ async fn five_hundred_instances() {
         spent.as_millis()
     ));
     for (before, after) in before.iter().zip(&after) {
-        assert!(after.saturating_sub(*before) < GROWTH_MAX_MIB, "{before} to {after} MiB");
+        assert!(
+            after.saturating_sub(*before) < GROWTH_MAX_MIB,
+            "{before} to {after} MiB"
+        );
     }
 }
 
@@ -82,7 +85,10 @@ async fn idle_passes(hosts: &Hosts, wanted: u64) -> Duration {
         let first = passes(hosts, host).await;
         let mut seen = first;
         while seen < first + wanted {
-            hosts.incus(host, &["profile", "set", "default", "user.seen", &seen.to_string()]);
+            hosts.incus(
+                host,
+                &["profile", "set", "default", "user.seen", &seen.to_string()],
+            );
             seen = wait::until("a pass", async || {
                 let now = passes(hosts, host).await;
                 (now > seen).then_some(now)

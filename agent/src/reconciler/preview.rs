@@ -163,6 +163,7 @@ impl Preview {
             cluster: &self.cluster,
             may_delete: true,
             busy: &IDLE,
+            held: None,
         }
     }
 

@@ -128,7 +128,13 @@ impl Host {
             Tunnels::new().1,
         );
         self.attended = hands.attended.clone();
-        let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options(), Metrics::new().passes());
+        let reconciler = Reconciler::new(
+            self.node.clone(),
+            hands,
+            Held::none(),
+            &Self::options(),
+            Metrics::new().passes(),
+        );
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
     }
 

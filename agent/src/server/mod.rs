@@ -27,13 +27,16 @@ use tonic::service::Routes;
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::backup::{BackupTask, Keeper, Store};
 use crate::config::RunConfig;
+use crate::fence::GuardClient;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Dialer, Hosts, JoinOptions, JoinServer};
-use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
+use crate::reconciler::{
+    Alive, Fencer, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler,
+};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics, Passes};
@@ -412,6 +415,12 @@ fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut Jo
     Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
 }
 
+/// What stops this host's fenced instances in time.
+fn guard(hands: &Hands, config: &RunConfig) -> GuardClient {
+    let by_systemd = matches!(hands.manager, Some(Manager::Systemd));
+    GuardClient::new(config.data_dir.join("fence"), hands.incus.socket(), by_systemd)
+}
+
 /// What keeps backups of this host.
 fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
     let store = Store::open(&config.data_dir.join("backups"));
@@ -435,7 +444,9 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    let reconciler = Reconciler::new(node.clone(), hands, &options, passes);
+    let fencer = Fencer::new(node.clone(), guard(&hands, config));
+    let reconciler = Reconciler::new(node.clone(), hands, fencer.held(), &options, passes);
+    acting.spawn(fencer.run(shutdown.clone()));
     let received = config.data_dir.join("moves");
     let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
     acting.spawn(reconciler.run(shutdown.clone()));
