@@ -17,6 +17,8 @@ mod client;
 mod cloud_init;
 mod cluster;
 mod concurrency;
+mod config_dir;
+mod context;
 mod defrag;
 mod delete;
 mod dev;
@@ -74,6 +76,8 @@ use session::Session;
     disable_help_flag = true,
     after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
                   ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
+                  Where a cluster is: flags, then variables, then the context, then 127.0.0.1:2379. `--context` comes before \
+                  variables; the current context only where no endpoints are named.\n\
                   TIME is written 500ms, 5s or 1m30s.\n\
                   Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND`, `instance exec` and `ssh` end \
                   with that of their command.\n\
@@ -170,6 +174,9 @@ enum Command {
     /// The certificates of your clusters
     #[command(subcommand)]
     Cert(trust::CertCommand),
+    /// Your clusters, each by a name: where it is, and as whom
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// User-data for hosts that do not exist yet
     #[command(subcommand)]
     CloudInit(cloud_init::CloudInitCommand),
@@ -253,6 +260,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Dev(command) => return command.run().await,
         Command::CloudInit(command) => return command.run(),
         Command::Cert(command) => return command.run(),
+        Command::Context(command) => {
+            let (way, format) = cli.global.way();
+            return command.run(way, format);
+        }
         Command::Cluster(application::ClusterCommand::Init(args)) => return args.run(),
         command => command,
     };
@@ -290,7 +301,11 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Snapshot(command) => command.run(&session).await,
         Command::Token(command) => command.run(&session).await,
         Command::Version => version(&session).await,
-        Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) | Command::Cert(_) => Ok(()),
+        Command::Completion { .. }
+        | Command::Dev(_)
+        | Command::CloudInit(_)
+        | Command::Cert(_)
+        | Command::Context(_) => Ok(()),
     }
 }
 
@@ -379,6 +394,12 @@ mod tests {
             "token list",
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
+            "context list -w json",
+            "context use prod",
+            "context show",
+            "context set prod --endpoints a:1,b:1 --cacert c --cert d --key e --user eva",
+            "context delete prod",
+            "get --context prod",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",
