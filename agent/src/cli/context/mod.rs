@@ -62,7 +62,10 @@ impl ContextCommand {
         let contexts = Contexts::read(&folder)?;
         match self {
             Self::List => list(&contexts, format),
-            Self::Show(args) => show(&contexts, args.name.or(way.context), format),
+            Self::Show(args) => {
+                let named = args.name.or(way.context);
+                show(&contexts, named.as_deref(), format)
+            }
             Self::Use(args) => {
                 contexts.find(&args.name)?;
                 let line = format!("`{}` is the current context\n", args.name);
@@ -138,8 +141,8 @@ fn who(context: &Context) -> String {
     }
 }
 
-fn show(contexts: &Contexts, named: Option<String>, format: Option<Format>) -> Result<(), CliError> {
-    let name = named.as_deref().or(contexts.current()).ok_or_else(|| {
+fn show(contexts: &Contexts, named: Option<&str>, format: Option<Format>) -> Result<(), CliError> {
+    let name = named.or(contexts.current()).ok_or_else(|| {
         CliError::failed("no context is current")
             .hint("agentctl context use NAME; `agentctl context list` shows them")
     })?;
