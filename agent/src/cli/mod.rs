@@ -39,6 +39,7 @@ mod make_mirror;
 mod member;
 mod options;
 mod password;
+mod people;
 mod plan;
 mod planfile;
 mod prune;
@@ -49,6 +50,7 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tenancy;
+mod tenant;
 mod token;
 mod trust;
 mod tunnel;
@@ -157,6 +159,9 @@ enum Command {
     /// What users may read and write
     #[command(subcommand)]
     Role(role::RoleCommand),
+    /// Tenants, and who may do what with theirs
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Must users log in?
     #[command(subcommand)]
     Auth(auth::AuthCommand),
@@ -295,6 +300,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Elect(args) => args.run(&session).await,
         Command::User(command) => command.run(&session).await,
         Command::Role(command) => command.run(&session).await,
+        Command::Tenant(command) => command.run(&session).await,
         Command::Auth(command) => command.run(&session).await,
         Command::Check(command) => command.run(&session).await,
         Command::MakeMirror(args) => args.run(&session).await,
@@ -394,6 +400,16 @@ mod tests {
             "token list",
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
+            "tenant create shop --host ovh --limit cpu=8 --allow containers.nesting --network n --admin eva --viewer max",
+            "tenant create shop -f shop.yaml --operator eva --no-password",
+            "tenant list -w json",
+            "tenant show shop",
+            "tenant grant shop eva operator",
+            "tenant revoke shop eva",
+            "tenant delete shop --confirm",
+            "cluster grant eva viewer",
+            "cluster revoke eva",
+            "cluster people",
             "context list -w json",
             "context use prod",
             "context show",

@@ -31,7 +31,8 @@ pub(super) enum ContextCommand {
     Show(ShowArgs),
     /// Make a context, or change what is given of it: --endpoints, --cacert, --cert, --key, --user
     #[command(
-        after_help = "The first becomes the current one. A password is never kept: it is asked for, or in AGENTCTL_PASSWORD.\n\n\
+        after_help = "The first becomes the current one. A password is never kept: it is asked for, or in\n\
+                      AGENTCTL_PASSWORD.\n\n\
                       Examples:\n  agentctl context set prod --endpoints https://51.0.0.10:2379 --cacert ca.pem --user eva\n  \
                       agentctl context set prod --cert eva.pem --key eva.key --user ''"
     )]

@@ -25,10 +25,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its certificates and\n\
-                  settings: copy it to /etc/agent there, and start `agent run --config /etc/agent/config.yaml`. Here the cluster is a\n\
-                  context of its name, which commands use at once where there was none (`agentctl context`).\n\
-                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to yourself.\n\n\
+    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its\n\
+                  certificates and settings: copy it to /etc/agent there, and start\n\
+                  `agent run --config /etc/agent/config.yaml`. Here the cluster is a context of its name, which\n\
+                  commands use at once where there was none (`agentctl context`).\n\
+                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to\n\
+                  yourself.\n\n\
                   Example:\n  agentctl cluster init prod --host ovh=51.0.0.10 --host ionos=82.0.0.20 --host liquidweb=67.0.0.30"
 )]
 pub(super) struct InitArgs {
