@@ -149,7 +149,7 @@ fn held(mut host: Host) -> Host {
 fn a_fenced_one_starts_once_its_fence_holds() {
     // Neither the guard alone nor the binding alone.
     let noted = r#", "fence_seconds": 20"#;
-    for mut waits in [fenced(""), fenced(noted), held(fenced(""))] {
+    for waits in [fenced(""), fenced(noted), held(fenced(""))] {
         waits.check(expect![[r#"
             instance web @16: Pending: not started: no quorum has said just now that it is to run here
         "#]]);
