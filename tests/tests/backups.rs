@@ -161,3 +161,69 @@ async fn listed(hosts: &Hosts, host: &str) -> Vec<Value> {
     let backups = listed["backups"].as_array().expect("a list").iter();
     backups.filter(|backup| backup["host"] == host).cloned().collect()
 }
+
+/// A volume, and an instance that has it: both are on every host that the documents name.
+const DATA: &str = "kind: volume
+name: data
+host: m0
+spec: {pool: default}
+---
+kind: instance
+name: db
+host: m0
+spec:
+  devices:
+    data: {type: disk, pool: default, source: data, path: /data}
+  source: {type: image, alias: busybox}
+---
+kind: backup
+name: data
+spec:
+  volume: data
+  pool: default
+  exports: {schedule: '0 0 1 1 *', keep: {last: 1}, to: [m1]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_comes_back_while_an_instance_has_it() {
+    let Some(hosts) = Hosts::builder(2).start().await else {
+        return;
+    };
+    let (before, backup) = DATA.rsplit_once("---\n").expect("three documents");
+    hosts.apply(before).await;
+    hosts.running(0, "db").await;
+    let inside = |line: &str| hosts.incus(0, &["exec", "db", "--", "sh", "-c", line]);
+    inside("echo before >/data/word; busybox sync");
+    hosts.apply(backup).await;
+    wait::until("the export on both hosts", async || {
+        (listed(&hosts, "m0").await.len() == 1 && listed(&hosts, "m1").await.len() == 1).then_some(())
+    })
+    .await;
+    inside("echo after >/data/word");
+
+    let refused = hosts.fails(&["backup", "restore", "data", "--volume"]).await;
+    assert!(refused.contains("--replace"), "{refused}");
+    let restored = hosts
+        .agentctl(&["backup", "restore", "data", "--volume", "--replace"])
+        .await;
+    assert!(
+        restored.contains("what was there is data-replaced-"),
+        "{restored}"
+    );
+    hosts.running(0, "db").await;
+    assert_eq!(inside("busybox cat /data/word"), "before\n");
+    hosts.agentctl(&["status", "--wait=60s"]).await;
+    assert_eq!(
+        hosts.agentctl(&["diff"]).await,
+        "no host differs from its documents\n"
+    );
+    let device = hosts.instance(0, "db")["devices"]["data"]["source"].clone();
+    assert_eq!(device, "data");
+
+    // Where no document speaks of it, it is nobody's.
+    hosts
+        .agentctl(&["backup", "restore", "data", "--volume", "--to", "m1"])
+        .await;
+    let there = hosts.query(1, "/1.0/storage-pools/default/volumes/custom/data");
+    assert!(there["config"].get("user.agent.uid").is_none(), "{there}");
+}

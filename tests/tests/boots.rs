@@ -43,6 +43,29 @@ spec:
   args: [-c, 'while sleep 1; do cat /etc/beat; done']
   files:
   - {path: /etc/beat, content: \"beat\\n\"}
+---
+kind: instance
+name: guarded
+placement: {hosts: [ovh], failover: fenced}
+spec:
+  type: container
+  profiles: [base]
+  source: {type: image, alias: busybox}
+---
+kind: volume
+name: data
+host: liquidweb
+spec: {pool: local}
+";
+
+/// Once a year: the first, which is made at once.
+const BACKUP: &str = "\
+kind: backup
+name: data
+spec:
+  volume: data
+  pool: local
+  exports: {schedule: '0 0 1 1 *', keep: {last: 1}, to: [ovh]}
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,8 +104,10 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
         "ionos",
         "systemctl is-active beat.service && systemctl is-enabled beat.service",
     );
+    is_guarded(&provider).await;
     hardened(&provider);
     a_reset_changes_nothing(&provider, &operator).await;
+    a_volume_has_a_copy_elsewhere(&provider, &operator).await;
 
     provider.destroy("liquidweb");
     operator.ask_of("ovh", &["kv", "put", "greeting", "still"]);
@@ -99,6 +124,19 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
         "from a new machine to its instance: {:.1} s",
         replaced.elapsed().as_secs_f64()
     ));
+    let restore = [
+        "backup",
+        "restore",
+        "data",
+        "--volume",
+        "--to",
+        "liquidweb",
+        "--replace",
+    ];
+    operator.ask(&restore);
+    runs(&provider, "liquidweb").await;
+    let word = provider.on("liquidweb", "incus exec web-liquidweb -- cat /data/word");
+    assert_eq!(word, "precious\n");
     let kept = operator.ask_of("liquidweb", &["kv", "get", "greeting", "--print-value-only"]);
     assert_eq!(kept, "still\n");
 }
@@ -225,9 +263,13 @@ impl Operator<'_> {
 
 fn documents() -> String {
     let instance = |(host, _): (&str, &str)| {
+        let devices = match host {
+            "liquidweb" => "  devices: {data: {type: disk, pool: local, source: data, path: /data}}\n",
+            _ => "",
+        };
         format!(
             "---\nkind: instance\nname: web-{host}\nhost: {host}\nrunning: true\nspec:\n  type: container\n  \
-             profiles: [base]\n  source: {{type: image, alias: busybox}}\n"
+             profiles: [base]\n{devices}  source: {{type: image, alias: busybox}}\n"
         )
     };
     format!("{DOCUMENTS}{}", HOSTS.map(instance).concat())
@@ -249,6 +291,14 @@ async fn runs(provider: &Provider, host: &str) {
         .await;
 }
 
+/// What may be another host's by now is stopped by a unit of its own, which outlives the agent's.
+async fn is_guarded(provider: &Provider) {
+    let line = "incus list --format csv --columns ns guarded; systemctl is-active agent-fence.service";
+    provider
+        .says("ovh", line, |said| said.trim() == "guarded,RUNNING\nactive")
+        .await;
+}
+
 /// 2.0 is what the unit of a program that holds Incus' socket can come to.
 fn hardened(provider: &Provider) {
     let said = provider.on(
@@ -257,6 +307,21 @@ fn hardened(provider: &Provider) {
     );
     let exposure = said.split_whitespace().find_map(|word| word.parse::<f64>().ok());
     assert!(exposure.is_some_and(|exposure| exposure <= 2.0), "{said}");
+}
+
+/// What is lost with the host is on another one by then.
+async fn a_volume_has_a_copy_elsewhere(provider: &Provider, operator: &Operator<'_>) {
+    provider.on(
+        "liquidweb",
+        "incus exec web-liquidweb -- sh -c 'echo precious >/data/word; busybox sync'",
+    );
+    operator.ask(&["apply", "-f", &operator.keep("backup.yaml", BACKUP)]);
+    wait::until("the copy of the volume on ovh", async || {
+        let listed = operator.try_ask("ovh", &["backup", "list", "data"]).ok()?;
+        let is_there = listed.lines().any(|line| line.contains(" ovh "));
+        is_there.then_some(())
+    })
+    .await;
 }
 
 /// The machine comes back with the instance that it had, not with another of the same name.

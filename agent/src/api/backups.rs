@@ -10,9 +10,9 @@ use raft_store::auth::Permissions;
 use tonic::Status;
 
 use super::Api;
-use super::hosts::key_of;
 use super::interceptor::Caller;
 use super::status::ApiError;
+use crate::document::Kind;
 use crate::operator::{Failure, OperatorError, document_key};
 
 impl Api {
@@ -73,24 +73,29 @@ impl Api {
         caller: &Caller,
         mut request: RestoreBackupRequest,
     ) -> Result<RestoreBackupResponse, Status> {
-        let key = key_of(request.instance.as_ref())?;
+        if request.kind.is_empty() {
+            request.kind = Kind::Instance.singular().to_owned();
+        }
+        let instance = request.instance.clone().unwrap_or_default();
+        let desired = document_key(&request.kind, &instance.tenant, &instance.name)?;
+        let key = desired.key();
         let allowed = |permissions: &Permissions| permissions.may_write(key.as_bytes(), b"");
         self.authorised(caller, allowed, || async { Ok(()) }).await?;
-        let instance = request.instance.clone().unwrap_or_default();
         let listed = self
             .backups(&ListBackupsRequest {
                 tenant: instance.tenant.clone(),
                 name: instance.name.clone(),
             })
             .await;
-        let copies = copies(&listed, &instance, &request.id)?;
+        let copies = copies(&listed, &request.kind, &instance, &request.id)?;
         let named = self.documents_host(&key)?;
         let host = match (instance.host.as_str(), &named, copies.first()) {
             ("", Some(named), _) => named.clone(),
             ("", None, Some(copy)) => copy.made_on.clone(),
             (host, ..) => host.to_owned(),
         };
-        if let Some(named) = named.as_deref().filter(|named| *named != host) {
+        let is_instance = request.kind == Kind::Instance.singular();
+        if let Some(named) = named.as_deref().filter(|named| is_instance && *named != host) {
             self.refuse_a_second(named, &instance).await?;
         }
         if !copies.iter().any(|copy| copy.host == host)
@@ -103,7 +108,12 @@ impl Api {
             self.hosts.perform(&host, Task::FetchBackup(fetch)).await?;
         }
         request.id = copies.first().map(|copy| copy.id.clone()).unwrap_or_default();
-        request.documented = named.as_ref() == Some(&host);
+        request.documented = if is_instance {
+            named.as_ref() == Some(&host)
+        } else {
+            let is_documented = self.hosts.is_documented(&desired, &host);
+            is_documented.map_err(ApiError::from)?
+        };
         match self.hosts.perform(&host, Task::RestoreBackup(request)).await? {
             Outcome::BackupRestored(restored) => Ok(restored),
             _ => Err(ApiError::UnexpectedReply.into()),
@@ -155,15 +165,16 @@ impl Api {
     }
 }
 
-/// Where the backup is that is meant: the named one, or the newest of the instance.
+/// Where the backup is that is meant: the named one, or the newest of the instance or volume.
 fn copies(
     listed: &ListBackupsResponse,
+    kind: &str,
     instance: &InstanceRef,
     id: &str,
 ) -> Result<Vec<Backup>, OperatorError> {
     let of_it = || {
         listed.backups.iter().filter(|backup| {
-            backup.tenant == instance.tenant && backup.name == instance.name && backup.kind == "instance"
+            backup.tenant == instance.tenant && backup.name == instance.name && backup.kind == kind
         })
     };
     let newest = of_it()
@@ -183,6 +194,6 @@ fn copies(
     } else {
         format!(" {id}")
     };
-    let what = format!("a backup{which} of instance {}", instance.name);
+    let what = format!("a backup{which} of {kind} {}", instance.name);
     Err(OperatorError::on_no_host(&what, &listed.silent))
 }

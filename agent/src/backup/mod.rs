@@ -14,6 +14,7 @@
 mod board;
 mod keeper;
 mod restore;
+mod restore_volume;
 mod store;
 mod task;
 

@@ -1,4 +1,4 @@
-//! Makes an instance out of a backup that is here.
+//! Makes an instance out of a backup that is here; of a volume see [`super::restore_volume`].
 //!
 //! It is made under a name of its own first, which may take long and may fail; what stands in its place goes on until
 //! then. Only then that is stopped and renamed, and the new one gets its name.
@@ -46,17 +46,13 @@ impl Keeper {
     }
 
     async fn restore_to_the_end(
-        &self,
+        self: &Arc<Keeper>,
         backup: &Backup,
         how: Restore,
         now: Stamp,
     ) -> Result<Option<String>, KeepError> {
-        if backup.kind != Kind::Instance {
-            return Err(KeepError::Refused(format!(
-                "{} is of a volume: incus storage volume import {} FILE makes one of it",
-                backup.id(),
-                backup.pool
-            )));
+        if backup.kind == Kind::Volume {
+            return self.restore_volume(backup, how, now).await;
         }
         let (tenant, name) = (backup.tenant.as_str(), backup.name.as_str());
         let key = DesiredKey {
@@ -70,7 +66,12 @@ impl Keeper {
         let new = beside(name, "restored", now);
         let made = async {
             self.incus().import_instance(tenant, &new, &file).await?;
-            self.write_owner(tenant, &new, how.documented).await?;
+            let subject = Subject {
+                kind: incus::Kind::Instance,
+                tenant,
+                name: &new,
+            };
+            self.write_owner(subject, how.documented).await?;
             self.exchange(tenant, name, &new, how, now).await
         };
         let made = made.await;
@@ -121,7 +122,7 @@ impl Keeper {
         Ok(aside)
     }
 
-    async fn stop(&self, tenant: &str, name: &str, live: &Live) -> Result<(), KeepError> {
+    pub(super) async fn stop(&self, tenant: &str, name: &str, live: &Live) -> Result<(), KeepError> {
         if live.status() == "Stopped" {
             return Ok(());
         }
@@ -147,11 +148,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// A backup says whose the instance was, and on which host.
-    async fn write_owner(&self, tenant: &str, name: &str, documented: bool) -> Result<(), KeepError> {
+    /// A backup says whose it was, and on which host.
+    pub(super) async fn write_owner(&self, subject: Subject<'_>, documented: bool) -> Result<(), KeepError> {
+        let Subject { kind, tenant, name } = subject;
         for _ in 0..ATTEMPTS {
-            let gone = || KeepError::Refused(format!("instance {name} is gone again"));
-            let live = self.incus().get(incus::Kind::Instance, tenant, name).await?;
+            let gone = || KeepError::Refused(format!("{} {name} is gone again", kind.singular()));
+            let live = self.incus().get(kind, tenant, name).await?;
             let live = live.ok_or_else(gone)?;
             let config = live.object.get("config").and_then(Value::as_object);
             let ours = config.into_iter().flatten().map(|(key, _)| key);
@@ -167,23 +169,29 @@ impl Keeper {
                 return Ok(());
             }
             let body = json!({"config": changes});
-            let patched = self
-                .incus()
-                .patch(incus::Kind::Instance, tenant, name, &body, &live.etag)
-                .await;
+            let patched = self.incus().patch(kind, tenant, name, &body, &live.etag).await;
             match patched {
                 Err(IncusError::PreconditionFailed) => {}
                 done => return Ok(done?),
             }
         }
         Err(KeepError::Refused(format!(
-            "somebody keeps changing instance {name}"
+            "somebody keeps changing {} {name}",
+            kind.singular()
         )))
     }
 }
 
-/// The name of an instance that stands beside the one that is meant: `db-restored-20261122t030000z`.
-fn beside(name: &str, why: &str, now: Stamp) -> String {
+/// What was made of a backup, as Incus is asked for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) kind: incus::Kind,
+    pub(super) tenant: &'a str,
+    pub(super) name: &'a str,
+}
+
+/// The name of what stands beside the one that is meant: `db-restored-20261122t030000z`.
+pub(super) fn beside(name: &str, why: &str, now: Stamp) -> String {
     let rest = format!("-{why}-{}", now.to_string().to_lowercase());
     let room = NAME_MAX.saturating_sub(rest.len());
     let name: String = name.chars().take(room).collect();

@@ -15,7 +15,7 @@ use super::format::columns::columns;
 use super::format::{self, Format};
 use super::instance::{Which, replace, with_host};
 use super::session::Session;
-use crate::document::{DEFAULT_TENANT, Stamp};
+use crate::document::{DEFAULT_TENANT, Kind, Stamp};
 
 /// Disks are large, and providers far from each other.
 const PATIENCE: Duration = Duration::from_secs(6 * 3_600);
@@ -27,7 +27,7 @@ pub(super) enum BackupCommand {
     List(ListArgs),
     /// Back up an instance now
     Now(NowArgs),
-    /// Make an instance out of a backup
+    /// Make an instance or a volume out of a backup
     Restore(RestoreArgs),
 }
 
@@ -63,24 +63,28 @@ pub(super) struct NowArgs {
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  agentctl backup restore db\n  agentctl backup restore db --to ionos\n  \
-                        agentctl backup restore db --backup 20261121T230000Z-ovh-nightly --replace\n\n\
+                        agentctl backup restore db --backup 20261121T230000Z-ovh-nightly --replace\n  \
+                        agentctl backup restore data --volume --to liquidweb --replace\n\n\
                         The newest backup that any host has is taken, and copied to where it is needed. Where a document keeps the \
                         instance,\nthe document says afterwards that it is on the host that it was restored to."
 )]
 pub(super) struct RestoreArgs {
-    /// The instance
-    #[arg(value_name = "INSTANCE")]
+    /// The instance, or with --volume the volume
+    #[arg(value_name = "NAME")]
     name: String,
+    /// It is a custom volume: instances that have it stop for the moment in which it is replaced
+    #[arg(long)]
+    volume: bool,
     /// Whose it is
     #[arg(long, value_name = "TENANT", default_value = DEFAULT_TENANT)]
     tenant: String,
     /// The backup, as `backup list` names it [default: the newest]
     #[arg(long, value_name = "BACKUP")]
     backup: Option<String>,
-    /// The host that makes the instance [default: its document's, or the one that made the backup]
+    /// The host that makes it [default: its document's, or the one that made the backup]
     #[arg(long, value_name = "HOST")]
     to: Option<String>,
-    /// In the place of an instance that is there, which is stopped and kept under another name
+    /// In the place of one that is there, which is kept under another name; an instance is stopped
     #[arg(long)]
     replace: bool,
 }
@@ -162,6 +166,7 @@ impl RestoreArgs {
             id: self.backup.clone().unwrap_or_default(),
             replace: self.replace,
             documented: false,
+            kind: self.kind().singular().to_owned(),
         };
         let restored = session.client.patient(PATIENCE)?.restore_backup(request).await?;
         let revision = self.bring_home(session, &restored).await.map_err(|error| {
@@ -173,7 +178,7 @@ impl RestoreArgs {
         })?;
         if session.format == Some(Format::Json) {
             return format::write_json(
-                &json!({"instance": self.name, "tenant": self.tenant, "host": restored.host,
+                &json!({"kind": self.kind().singular(), "name": self.name, "tenant": self.tenant, "host": restored.host,
                 "backup": restored.id, "made": restored.made, "replaced": restored.replaced, "document_revision": revision}),
             );
         }
@@ -182,7 +187,8 @@ impl RestoreArgs {
             self.name, restored.host, restored.made, restored.id
         );
         if !restored.replaced.is_empty() {
-            text.push_str(&format!("what was there is {} now, stopped\n", restored.replaced));
+            let stopped = if self.volume { "" } else { ", stopped" };
+            text.push_str(&format!("what was there is {} now{stopped}\n", restored.replaced));
         }
         if let Some(revision) = revision {
             text.push_str(&format!(
@@ -193,12 +199,20 @@ impl RestoreArgs {
         format::write(text.as_bytes())
     }
 
+    fn kind(&self) -> Kind {
+        if self.volume { Kind::Volume } else { Kind::Instance }
+    }
+
     /// Lets the document name the host that has the instance now, and the instance be the document's.
     async fn bring_home(
         &self,
         session: &Session,
         restored: &RestoreBackupResponse,
     ) -> Result<Option<i64>, CliError> {
+        if self.volume {
+            // One on another host is nobody's: data is not put to use by a command's side effect.
+            return Ok(None);
+        }
         let which = Which::new(&self.name, &self.tenant);
         let Some(stored) = which.document(session).await? else {
             return Ok(None);

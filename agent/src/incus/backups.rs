@@ -148,6 +148,54 @@ impl Incus {
         }
     }
 
+    /// Makes a custom volume out of an export's file.
+    pub async fn import_volume(
+        &self,
+        project: &str,
+        pool: &str,
+        name: &str,
+        file: &Path,
+    ) -> Result<(), IncusError> {
+        let wanted = format!("{pool}/{name}");
+        path::object(Kind::Volume, project, &wanted)?;
+        let opened = tokio::fs::File::open(file).await;
+        let opened = opened.map_err(|source| IncusError::Unreadable {
+            path: file.to_owned(),
+            source,
+        })?;
+        let headers = [("X-Incus-name", name.to_owned())];
+        let path = path::collection(Kind::Volume, project, pool)?;
+        let slow = self.clone().with_operation_limit(EXPORT_LIMIT);
+        let answer = self
+            .transport
+            .upload(&path, &headers, opened, EXPORT_LIMIT)
+            .await?;
+        match slow.finish(answer, Duration::ZERO).await? {
+            Outcome::Success => Ok(()),
+            Outcome::Forgotten => shown(self.get(Kind::Volume, project, &wanted).await?.is_some()),
+        }
+    }
+
+    /// Gives a custom volume another name. The disks of instances follow it; none of them may run.
+    pub async fn rename_volume(
+        &self,
+        project: &str,
+        pool: &str,
+        name: &str,
+        to: &str,
+    ) -> Result<(), IncusError> {
+        let (before, after) = (format!("{pool}/{name}"), format!("{pool}/{to}"));
+        path::object(Kind::Volume, project, &after)?;
+        let path = path::object(Kind::Volume, project, &before)?;
+        let answer = self
+            .write(Method::POST, &path, Some(&json!({"name": to})), None)
+            .await?;
+        match self.finish(answer, Duration::ZERO).await? {
+            Outcome::Success => Ok(()),
+            Outcome::Forgotten => shown(self.get(Kind::Volume, project, &after).await?.is_some()),
+        }
+    }
+
     /// Gives an instance that does not run another name.
     pub async fn rename_instance(&self, project: &str, name: &str, to: &str) -> Result<(), IncusError> {
         path::object(Kind::Instance, project, to)?;

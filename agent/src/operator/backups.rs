@@ -61,7 +61,10 @@ impl Operator {
         request: &RestoreBackupRequest,
     ) -> Result<RestoreBackupResponse, OperatorError> {
         let (tenant, name) = named(request.instance.as_ref())?;
-        let kind = crate::document::Kind::Instance.singular();
+        let kind = match request.kind.as_str() {
+            "" => crate::document::Kind::Instance.singular(),
+            kind => kind,
+        };
         let backup = self.backup(tenant, kind, name, &request.id)?;
         let made = backup.made.clone();
         let how = Restore {

@@ -14,7 +14,7 @@ use proto::peer::host_task::Task;
 use raft_store::ReadError;
 
 use super::Hosts;
-use crate::document::{Binding, DesiredKey, Kind, binding_key, hosts_named};
+use crate::document::{Binding, DesiredKey, Kind, binding_key, hosts_named, parse_at};
 use crate::operator::{Failure, OperatorError, document_key};
 
 /// How long one host may keep the others' answers waiting.
@@ -58,6 +58,19 @@ impl Hosts {
         let binding = self.value(&binding_key(instance))?;
         let binding = binding.and_then(|value| serde_json::from_slice::<Binding>(&value).ok());
         Ok(binding.and_then(|binding| binding.bound_host().map(str::to_owned)))
+    }
+
+    /// Whether a document is for this host, among others or alone.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn is_documented(&self, key: &DesiredKey, host: &str) -> Result<bool, ReadError> {
+        let key = key.key();
+        let Some(text) = self.value(&key)? else {
+            return Ok(false);
+        };
+        let document = parse_at(&key, &String::from_utf8_lossy(&text));
+        Ok(document.is_ok_and(|document| document.names_host(host)))
     }
 
     fn value(&self, key: &str) -> Result<Option<Bytes>, ReadError> {
