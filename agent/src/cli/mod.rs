@@ -252,7 +252,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Completion { shell } => return completion(shell),
         Command::Dev(command) => return command.run().await,
         Command::CloudInit(command) => return command.run(),
-        Command::Cert(command) => return command.run(),
+        Command::Cert(command) => return command.run(cli.global).await,
         Command::Cluster(application::ClusterCommand::Init(args)) => return args.run(),
         command => command,
     };
@@ -379,6 +379,7 @@ mod tests {
             "token list",
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
+            "cert rotate prod issue --endpoints a:1",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",

@@ -1,7 +1,7 @@
 //! The options every command has, and where each comes from: the flag, `AGENTCTL_*`, `ETCDCTL_*`, the default.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -88,6 +88,17 @@ pub(super) struct GlobalOptions {
 }
 
 impl GlobalOptions {
+    /// For a command about a cluster whose folder is here: what the command line does not say is taken from there.
+    pub(super) fn of_cluster(mut self, endpoints: &[String], folder: &Path) -> GlobalOptions {
+        self.endpoints.get_or_insert_with(|| endpoints.join(","));
+        self.cacert.get_or_insert_with(|| folder.join("ca.pem"));
+        if self.cert.is_none() && self.tls_key.is_none() {
+            self.cert = Some(folder.join("admin.pem"));
+            self.tls_key = Some(folder.join("admin.key"));
+        }
+        self
+    }
+
     /// Settles every option, and asks for the password if one is missing. Nothing is sent yet.
     pub(super) fn session(self) -> Result<Session, CliError> {
         self.settle(&|name| std::env::var(name).ok())

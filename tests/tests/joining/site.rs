@@ -110,6 +110,15 @@ impl Site {
         host.spawn(command);
     }
 
+    /// Starts a host again that has run, as it was started, and waits until it serves.
+    pub(crate) async fn restart(&mut self, i: usize) {
+        match self.hosts[i].dir.join("here.yaml").exists() {
+            true => self.start(i),
+            false => self.join(i, "", &[]),
+        }
+        self.serves(i).await;
+    }
+
     /// `agent join` on a host, with a token from a file. It goes on as its member.
     pub(crate) fn join(&mut self, i: usize, token: &str, more: &[&str]) {
         let file = self.folder.path().join(format!("token-{i}"));

@@ -125,9 +125,14 @@ impl Site {
         .text()
     }
 
+    /// Where clients reach it.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.url(self.client_port)).collect()
+    }
+
     /// What a shell needs to know of the cluster.
     pub(super) fn exports(&self, folder: &str) -> String {
-        let endpoints: Vec<String> = self.hosts.iter().map(|host| host.url(self.client_port)).collect();
+        let endpoints = self.endpoints();
         format!(
             "  export AGENTCTL_ENDPOINTS={}\n  export AGENTCTL_CACERT={folder}/ca.pem \
              AGENTCTL_CERT={folder}/admin.pem AGENTCTL_KEY={folder}/admin.key\n",
