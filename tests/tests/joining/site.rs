@@ -92,7 +92,7 @@ impl Site {
         let members: Vec<String> = self
             .hosts
             .iter()
-            .filter(|host| host.dir.join("peer.pem").exists())
+            .filter(|host| host.is_of_the_first())
             .map(|host| format!("{}={}", host.name, host.peer_url))
             .collect();
         let host = &mut self.hosts[i];
@@ -112,7 +112,7 @@ impl Site {
 
     /// Starts a host again that has run, as it was started, and waits until it serves.
     pub(crate) async fn restart(&mut self, i: usize) {
-        match self.hosts[i].dir.join("here.yaml").exists() {
+        match self.hosts[i].is_of_the_first() {
             true => self.start(i),
             false => self.join(i, "", &[]),
         }
@@ -233,6 +233,12 @@ fn are_voters(listed: &str, names: &[&str]) -> bool {
 }
 
 impl Host {
+    /// Whether it is one that the cluster was made with, and not one that has joined.
+    fn is_of_the_first(&self) -> bool {
+        let settings = fs::read_to_string(self.dir.join("config.yaml")).unwrap_or_default();
+        settings.contains("agentctl cluster init")
+    }
+
     /// What differs from a machine of its own.
     fn flags(&self) -> Vec<String> {
         let flag = |name: &str, value: &str| format!("--{name}={value}");
