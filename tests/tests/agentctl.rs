@@ -29,7 +29,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(ours, check_ours: help, refusals, keys, documents, applications, instances, members, leases, users, maintenance, checks, trust);
+scripts!(ours, check_ours: help, refusals, keys, documents, applications, instances, members, leases, users, maintenance, checks, trust, contexts, tenants);
 scripts!(as_etcdctl, check_as_etcdctl: kv, watch, lease, concurrency, auth, cluster, maintenance);
 
 /// A script of our own. It is always held with the same member, so that names in answers are the same.

@@ -93,11 +93,37 @@ impl ApplyArgs {
                 return show(session, &changes, revision);
             }
         }
-        Err(
-            CliError::failed("somebody else keeps changing the same documents")
-                .hint("nothing was changed; try again when they are done"),
-        )
+        Err(contended())
     }
+}
+
+/// Stores documents as they are, all or none. What is as it should be stays.
+pub(super) async fn store(client: &Client, sources: &[Source]) -> Result<(Vec<Change>, i64), CliError> {
+    let keys: Vec<DesiredKey> = sources
+        .iter()
+        .map(|source| source.document.desired_key())
+        .collect();
+    for _ in 0..ATTEMPTS {
+        let (before, read_at) = read(client, &keys).await?;
+        let changes: Vec<Change> = sources
+            .iter()
+            .zip(&before)
+            .map(|(source, before)| change::of(source, before.as_ref()))
+            .collect();
+        let steps = steps(sources, &before, &changes);
+        if steps.is_empty() {
+            return Ok((changes, read_at));
+        }
+        if let Some(revision) = atomic::commit(client, &steps, read_at).await? {
+            return Ok((changes, revision));
+        }
+    }
+    Err(contended())
+}
+
+fn contended() -> CliError {
+    CliError::failed("somebody else keeps changing the same documents")
+        .hint("nothing was changed; try again when they are done")
 }
 
 /// A plan is applied only while each of its documents is what it was then.

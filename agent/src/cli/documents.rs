@@ -106,6 +106,17 @@ fn same(left: &Document, right: &Document) -> bool {
     left.desired_key() == right.desired_key()
 }
 
+/// A document that a command makes out of its options, which are what `place` speaks of.
+pub(super) fn source(place: &str, text: String) -> Result<Source, CliError> {
+    let document =
+        document::parse(&text).map_err(|error| CliError::usage(format!("{place}: {}", error.text())))?;
+    Ok(Source {
+        place: place.to_owned(),
+        text,
+        document,
+    })
+}
+
 /// Every document of a text, or what is wrong with it, `FILE:LINE: ` first.
 fn check_text(name: &str, text: &str) -> Vec<Result<Source, String>> {
     let parts = document::split(text).into_iter();

@@ -17,6 +17,8 @@ mod client;
 mod cloud_init;
 mod cluster;
 mod concurrency;
+mod config_dir;
+mod context;
 mod defrag;
 mod delete;
 mod dev;
@@ -37,6 +39,7 @@ mod make_mirror;
 mod member;
 mod options;
 mod password;
+mod people;
 mod plan;
 mod planfile;
 mod prune;
@@ -47,6 +50,7 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tenancy;
+mod tenant;
 mod token;
 mod trust;
 mod tunnel;
@@ -74,6 +78,8 @@ use session::Session;
     disable_help_flag = true,
     after_help = "Every global option can be set by a variable: AGENTCTL_ENDPOINTS, AGENTCTL_USER, AGENTCTL_CACERT, \
                   ...; what is not set is taken from etcdctl's: ETCDCTL_ENDPOINTS, ...\n\
+                  Where a cluster is: flags, then variables, then the context, then 127.0.0.1:2379. `--context` comes before \
+                  variables; the current context only where no endpoints are named.\n\
                   TIME is written 500ms, 5s or 1m30s.\n\
                   Exit code 0: done, 1: failed, 2: wrong usage; `lock NAME COMMAND`, `instance exec` and `ssh` end \
                   with that of their command.\n\
@@ -153,6 +159,9 @@ enum Command {
     /// What users may read and write
     #[command(subcommand)]
     Role(role::RoleCommand),
+    /// Tenants, and who may do what with theirs
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Must users log in?
     #[command(subcommand)]
     Auth(auth::AuthCommand),
@@ -170,6 +179,9 @@ enum Command {
     /// The certificates of your clusters
     #[command(subcommand)]
     Cert(trust::CertCommand),
+    /// Your clusters, each by a name: where it is, and as whom
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// User-data for hosts that do not exist yet
     #[command(subcommand)]
     CloudInit(cloud_init::CloudInitCommand),
@@ -253,6 +265,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Dev(command) => return command.run().await,
         Command::CloudInit(command) => return command.run(),
         Command::Cert(command) => return command.run(cli.global).await,
+        Command::Context(command) => {
+            let (way, format) = cli.global.way();
+            return command.run(way, format);
+        }
         Command::Cluster(application::ClusterCommand::Init(args)) => return args.run(),
         command => command,
     };
@@ -284,13 +300,18 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Elect(args) => args.run(&session).await,
         Command::User(command) => command.run(&session).await,
         Command::Role(command) => command.run(&session).await,
+        Command::Tenant(command) => command.run(&session).await,
         Command::Auth(command) => command.run(&session).await,
         Command::Check(command) => command.run(&session).await,
         Command::MakeMirror(args) => args.run(&session).await,
         Command::Snapshot(command) => command.run(&session).await,
         Command::Token(command) => command.run(&session).await,
         Command::Version => version(&session).await,
-        Command::Completion { .. } | Command::Dev(_) | Command::CloudInit(_) | Command::Cert(_) => Ok(()),
+        Command::Completion { .. }
+        | Command::Dev(_)
+        | Command::CloudInit(_)
+        | Command::Cert(_)
+        | Command::Context(_) => Ok(()),
     }
 }
 
@@ -380,6 +401,22 @@ mod tests {
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
             "cert rotate prod issue --endpoints a:1",
+            "tenant create shop --host ovh --limit cpu=8 --allow containers.nesting --network n --admin eva --viewer max",
+            "tenant create shop -f shop.yaml --operator eva --no-password",
+            "tenant list -w json",
+            "tenant show shop",
+            "tenant grant shop eva operator",
+            "tenant revoke shop eva",
+            "tenant delete shop --confirm",
+            "cluster grant eva viewer",
+            "cluster revoke eva",
+            "cluster people",
+            "context list -w json",
+            "context use prod",
+            "context show",
+            "context set prod --endpoints a:1,b:1 --cacert c --cert d --key e --user eva",
+            "context delete prod",
+            "get --context prod",
             "inventory query",
             "inventory query instances --host ovh --host ionos --tenant shop --where status=Running",
             "inventory query --where status=Running --where config.limits.memory!=1GiB -w json",

@@ -1,4 +1,8 @@
-//! The options every command has, and where each comes from: the flag, `AGENTCTL_*`, `ETCDCTL_*`, the default.
+//! The options every command has, and where each comes from: the flag, `AGENTCTL_*`, `ETCDCTL_*`, a context, the default.
+//!
+//! What a context says ranks as it was chosen: by `--context` before variables, else behind them. The current context is
+//! about one cluster: where endpoints are named otherwise, it is left out as a whole, so that nobody shows one cluster's
+//! certificate to another.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,6 +11,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::client::{Client, ClientOptions, Credentials, Secret, Tls, TlsFiles};
+use super::config_dir::config_dir_of;
+use super::context::{Context, Contexts};
 use super::duration;
 use super::error::CliError;
 use super::format::Format;
@@ -22,6 +28,9 @@ const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalOptions {
+    /// Which cluster, by the name that `agentctl context` knows it by [default: the current one]
+    #[arg(id = "chosen_context", long = "context", global = true, value_name = "NAME")]
+    context: Option<String>,
     /// Members to ask [default: 127.0.0.1:2379]
     #[arg(long, global = true, value_name = "HOST:PORT,...")]
     endpoints: Option<String>,
@@ -87,9 +96,24 @@ pub(super) struct GlobalOptions {
     help: Option<bool>,
 }
 
+/// What the command line says of the way to a cluster: flags alone.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    pub(super) context: Option<String>,
+    pub(super) endpoints: Option<Vec<String>>,
+    pub(super) cacert: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) user: Option<String>,
+    pub(super) has_password: bool,
+}
+
 impl GlobalOptions {
     /// For a command about a cluster whose folder is here: what the command line does not say is taken from there.
     pub(super) fn of_cluster(mut self, endpoints: &[String], folder: &Path) -> GlobalOptions {
+        if self.context.is_some() {
+            return self;
+        }
         self.endpoints.get_or_insert_with(|| endpoints.join(","));
         self.cacert.get_or_insert_with(|| folder.join("ca.pem"));
         if self.cert.is_none() && self.tls_key.is_none() {
@@ -99,23 +123,45 @@ impl GlobalOptions {
         self
     }
 
+    /// For commands that ask no cluster.
+    pub(super) fn way(self) -> (Way, Option<Format>) {
+        let way = Way {
+            context: self.context,
+            endpoints: self.endpoints.map(|list| endpoints_of(Some(&list))),
+            cacert: self.cacert,
+            cert: self.cert,
+            key: self.tls_key,
+            user: self.user,
+            has_password: self.password.is_some(),
+        };
+        (way, self.format)
+    }
+
     /// Settles every option, and asks for the password if one is missing. Nothing is sent yet.
     pub(super) fn session(self) -> Result<Session, CliError> {
         self.settle(&|name| std::env::var(name).ok())
     }
 
     fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<Session, CliError> {
-        let variables = Variables { environment };
+        let variables = Variables {
+            environment,
+            chosen: None,
+        };
         if variables.flag("DEBUG", self.debug.then_some(true), false)? {
             show_debug();
         }
-        let endpoints = endpoints(variables.text("ENDPOINTS", self.endpoints).as_deref());
-        let path =
-            |name, given: Option<PathBuf>| given.or_else(|| variables.text(name, None).map(PathBuf::from));
+        let variables = variables.with_context(self.context, self.endpoints.as_deref())?;
+        let endpoints = variables.from("ENDPOINTS", self.endpoints, |context| {
+            Some(context.endpoints.join(","))
+        });
+        let endpoints = endpoints_of(endpoints.as_deref());
+        let path = |name, given: Option<PathBuf>, kept: fn(&Context) -> Option<PathBuf>| {
+            variables.path(name, given, kept)
+        };
         let files = TlsFiles {
-            cacert: path("CACERT", self.cacert),
-            cert: path("CERT", self.cert),
-            key: path("KEY", self.tls_key),
+            cacert: path("CACERT", self.cacert, |context| context.cacert.clone()),
+            cert: path("CERT", self.cert, |context| context.cert.clone()),
+            key: path("KEY", self.tls_key, |context| context.key.clone()),
             insecure_skip_verify: variables.flag(
                 "INSECURE_SKIP_TLS_VERIFY",
                 self.insecure_skip_tls_verify.then_some(true),
@@ -133,7 +179,7 @@ impl GlobalOptions {
             self.keepalive_timeout,
             DEFAULT_KEEP_ALIVE_TIMEOUT,
         )?;
-        let user = variables.text("USER", self.user);
+        let user = variables.from("USER", self.user, |context| context.user.clone());
         let password = variables.text("PASSWORD", self.password);
         let client = Client::new(ClientOptions {
             endpoints,
@@ -141,8 +187,9 @@ impl GlobalOptions {
             command_timeout: command,
             keep_alive_time: time,
             keep_alive_timeout: timeout,
-            tls: Tls::read(&files, needed)?,
+            tls: Tls::read(&files, needed).map_err(|error| variables.name_context(error))?,
             credentials: credentials(user, password)?,
+            context: variables.context_name(),
         })?;
         Ok(Session {
             client,
@@ -156,9 +203,88 @@ impl GlobalOptions {
 /// those who have them set already. An empty one says nothing.
 struct Variables<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
+    chosen: Option<Chosen>,
+}
+
+/// The context that a command uses.
+struct Chosen {
+    name: String,
+    context: Context,
+    /// By `--context`: what it says comes before variables.
+    by_flag: bool,
 }
 
 impl Variables<'_> {
+    /// With the context that is named or, where nothing else says where the cluster is, the current one.
+    fn with_context(mut self, flag: Option<String>, endpoints: Option<&str>) -> Result<Self, CliError> {
+        let by_flag = flag.is_some();
+        let named = flag.or_else(|| self.find("CONTEXT").map(|(_, name)| name));
+        if named.is_none() && (endpoints.is_some() || self.find("ENDPOINTS").is_some()) {
+            return Ok(self);
+        }
+        let folder = config_dir_of(&|name| (self.environment)(name).map(PathBuf::from));
+        let contexts = match folder {
+            Some(folder) => Contexts::read(&folder)?,
+            None => Contexts::default(),
+        };
+        if let Some(name) = named.as_deref().or(contexts.current()) {
+            self.chosen = Some(Chosen {
+                name: name.to_owned(),
+                context: contexts.find(name)?.clone(),
+                by_flag,
+            });
+        }
+        Ok(self)
+    }
+
+    /// The flag, else the variable, else what the context keeps; in the order of the ranks.
+    fn from(
+        &self,
+        name: &str,
+        given: Option<String>,
+        kept: impl Fn(&Context) -> Option<String>,
+    ) -> Option<String> {
+        let of_context = |by_flag| {
+            let chosen = self.chosen.as_ref().filter(|chosen| chosen.by_flag == by_flag)?;
+            kept(&chosen.context)
+        };
+        given
+            .or_else(|| of_context(true))
+            .or_else(|| self.text(name, None))
+            .or_else(|| of_context(false))
+    }
+
+    fn path(
+        &self,
+        name: &str,
+        given: Option<PathBuf>,
+        kept: impl Fn(&Context) -> Option<PathBuf>,
+    ) -> Option<PathBuf> {
+        let of_context = |by_flag| {
+            let chosen = self.chosen.as_ref().filter(|chosen| chosen.by_flag == by_flag)?;
+            kept(&chosen.context)
+        };
+        given
+            .or_else(|| of_context(true))
+            .or_else(|| self.text(name, None).map(PathBuf::from))
+            .or_else(|| of_context(false))
+    }
+
+    fn context_name(&self) -> Option<String> {
+        self.chosen.as_ref().map(|chosen| chosen.name.clone())
+    }
+
+    /// Whoever did not name a file sees where it stands.
+    fn name_context(&self, error: CliError) -> CliError {
+        match &self.chosen {
+            Some(chosen) if !error.has_hint() => error.hint(format!(
+                "context `{name}` names it: agentctl context set {name} --cacert|--cert|--key FILE",
+                name = chosen.name
+            )),
+            _ => error,
+        }
+    }
+
     /// The variable that is set, with its value.
     fn find(&self, name: &str) -> Option<(String, String)> {
         ["AGENTCTL", "ETCDCTL"].into_iter().find_map(|program| {
@@ -210,7 +336,7 @@ impl Variables<'_> {
 }
 
 /// The members named, else this machine's.
-fn endpoints(given: Option<&str>) -> Vec<String> {
+fn endpoints_of(given: Option<&str>) -> Vec<String> {
     let given = given.filter(|list| !list.trim().is_empty());
     let list = given.unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::trim);
     list.filter(|endpoint| !endpoint.is_empty())
@@ -290,6 +416,55 @@ mod tests {
         assert_eq!(
             found(&[], &[both[0], ("AGENTCTL_ENDPOINTS", " ")]),
             ["a:1", "b:2"]
+        );
+    }
+
+    #[test]
+    fn a_context_ranks_as_it_was_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            "current: prod\ncontexts:\n  prod: {endpoints: ['p:1', 'p:2']}\n  lab: {endpoints: ['l:1']}\n";
+        std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+        let place = ("AGENTCTL_CONFIG_DIR", folder.path().to_str().unwrap());
+        let found = |args: &[&str], variables: &[(&str, &str)]| {
+            let variables: Vec<_> = variables.iter().copied().chain([place]).collect();
+            let session = settle(args, &variables);
+            session.map(|session| session.client.endpoints().join(","))
+        };
+        let said = |args: &[&str], variables: &[(&str, &str)]| found(args, variables).unwrap();
+        let (elsewhere, lab) = (("ETCDCTL_ENDPOINTS", "e:1"), ("AGENTCTL_CONTEXT", "lab"));
+        assert_eq!(said(&[], &[]), "p:1,p:2");
+        assert_eq!(said(&[], &[lab]), "l:1");
+        assert_eq!(said(&[], &[elsewhere]), "e:1");
+        assert_eq!(said(&[], &[elsewhere, lab]), "e:1");
+        // Whoever names a cluster means that one, whatever was exported once.
+        assert_eq!(said(&["--context", "lab"], &[elsewhere]), "l:1");
+        assert_eq!(
+            said(&["--context", "lab", "--endpoints", "f:1"], &[elsewhere]),
+            "f:1"
+        );
+        let unknown = found(&["--context", "x"], &[]).unwrap_err().text();
+        assert!(
+            unknown.contains("no context `x`") && unknown.contains("lab, prod"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn the_current_context_is_not_mixed_with_other_endpoints() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            "current: prod\ncontexts: {prod: {endpoints: ['p:1'], cacert: /nowhere/ca.pem, user: eva}}\n";
+        std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+        let place = ("AGENTCTL_CONFIG_DIR", folder.path().to_str().unwrap());
+        settle(&["--endpoints", "e:1"], &[place]).unwrap();
+        let missing = settle(&[], &[place, ("AGENTCTL_PASSWORD", "pw")])
+            .unwrap_err()
+            .text();
+        assert!(missing.contains("/nowhere/ca.pem"), "{missing}");
+        assert!(
+            missing.contains("agentctl context set prod --cacert"),
+            "{missing}"
         );
     }
 

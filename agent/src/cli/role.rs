@@ -5,6 +5,7 @@ use proto::authpb;
 use proto::authpb::permission::Type;
 use proto::etcdserverpb as pb;
 
+use super::client::Client;
 use super::error::CliError;
 use super::format::{fields, json};
 use super::range::{KeyRange, RangeArgs};
@@ -94,18 +95,17 @@ async fn add(session: &Session, role: String) -> Result<(), CliError> {
 }
 
 async fn get(session: &Session, role: String) -> Result<(), CliError> {
-    let answer = read(session, &role).await?;
+    let answer = read(&session.client, &role).await?;
     session.show(&answer, json::role_get, fields::role_get, |out, answer, _| {
         out.extend_from_slice(&describe(&role, &answer.perm));
     })
 }
 
-pub(super) async fn read(session: &Session, role: &str) -> Result<pb::AuthRoleGetResponse, CliError> {
+pub(super) async fn read(client: &Client, role: &str) -> Result<pb::AuthRoleGetResponse, CliError> {
     let request = pb::AuthRoleGetRequest {
         role: role.to_owned(),
     };
-    session
-        .client
+    client
         .ask_auth(async |mut auth| auth.role_get(request.clone()).await)
         .await
 }

@@ -196,7 +196,10 @@ impl GetArgs {
                 if name == "root" {
                     text.extend_from_slice(b"Role root\nEverything\n");
                 } else {
-                    text.extend_from_slice(&role::describe(name, &role::read(session, name).await?.perm));
+                    text.extend_from_slice(&role::describe(
+                        name,
+                        &role::read(&session.client, name).await?.perm,
+                    ));
                 }
             }
         } else {

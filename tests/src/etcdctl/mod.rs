@@ -208,6 +208,7 @@ impl<'a> Etcdctl<'a> {
         command
             .env_clear()
             .envs(self.variables.iter().copied())
+            .env("AGENTCTL_CONFIG_DIR", self.cluster.folder().join("settings"))
             .args(line.words.get(1..).unwrap_or_default());
         if !line.words.iter().any(|word| word.starts_with("--endpoints")) {
             command.env("ETCDCTL_ENDPOINTS", self.cluster.endpoint(self.member));

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use super::Session;
 use super::documents::{self, Selection};
 use super::error::CliError;
+use super::people;
 use super::trust::InitArgs;
 use crate::document::{Kind, Template, Values, parse_setting, parse_values};
 
@@ -26,6 +27,13 @@ pub(super) enum ClusterCommand {
     Apply(apply::ApplyArgs),
     /// Make a cluster's authority, and the certificates and settings of its hosts
     Init(InitArgs),
+    /// Let a user administer, operate or view the cluster as a whole
+    Grant(people::cluster::GrantArgs),
+    /// Take from a user what `cluster grant` gave
+    Revoke(people::cluster::RevokeArgs),
+    /// Show who may do what with the cluster as a whole
+    #[command(after_help = "Example:\n  agentctl cluster people")]
+    People,
 }
 
 impl ClusterCommand {
@@ -33,6 +41,9 @@ impl ClusterCommand {
         match self {
             Self::Apply(args) => args.run(session).await,
             Self::Init(args) => args.run(),
+            Self::Grant(args) => args.run(session).await,
+            Self::Revoke(args) => args.run(session).await,
+            Self::People => people::cluster::show(session).await,
         }
     }
 }

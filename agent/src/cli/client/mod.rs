@@ -58,6 +58,8 @@ pub(crate) struct ClientOptions {
     /// How to speak TLS, with whoever wants it.
     pub(crate) tls: Tls,
     pub(crate) credentials: Option<Credentials>,
+    /// Whose endpoints these are, for whoever has to mend them.
+    pub(crate) context: Option<String>,
 }
 
 /// The endpoints, and the channel to each that was used.
@@ -141,6 +143,7 @@ impl Client {
             endpoints,
             tls,
             credentials,
+            context: None,
             ..self.options.clone()
         })
     }
@@ -203,7 +206,7 @@ impl Client {
                 }
             }
             if !somebody_is_there {
-                return Err(nobody_there(&silent));
+                return Err(nobody_there(&silent, self.options.context.as_deref()));
             }
             if Instant::now() + pause >= deadline {
                 return Err(self.out_of_time(Repeat::Always, &silent));
@@ -355,12 +358,17 @@ fn deepest(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-fn nobody_there(silent: &[String]) -> CliError {
+fn nobody_there(silent: &[String], context: Option<&str>) -> CliError {
     let silent = silent.join(", ");
-    let hint = if silent.contains("certificate") {
-        "--cacert FILE names the authority that signed the member's certificate; the endpoint must be a name in it"
-    } else {
-        "start one with `agent dev`, or say where the members are: --endpoints HOST:PORT,..."
+    let hint = match context {
+        _ if silent.contains("certificate") => {
+            "--cacert FILE names the authority that signed the member's certificate; the endpoint must be a name in it"
+                .to_owned()
+        }
+        Some(context) => {
+            format!("that is context `{context}`: agentctl context set {context} --endpoints HOST:PORT,..., or --context NAME")
+        }
+        None => "start one with `agent dev`, or say where the members are: --endpoints HOST:PORT,...".to_owned(),
     };
     CliError::failed(format!("no member answers at {silent}")).hint(hint)
 }
@@ -389,6 +397,7 @@ mod tests {
             keep_alive_timeout: Duration::from_secs(6),
             tls: Tls::default(),
             credentials: None,
+            context: None,
         })
         .unwrap()
     }

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::site::{Site, SiteHost};
+use crate::cli::config_dir::config_dir;
 use crate::cli::error::{CliError, os_text};
 use crate::tls::authority::{Authority, AuthorityError, Issued, Role};
 use crate::tls::files::write_private;
@@ -52,12 +53,8 @@ pub(super) struct Entry {
 impl Folder {
     /// A cluster's, below `root` or where the person keeps such things.
     pub(super) fn of(root: Option<&Path>, cluster: &str) -> Result<Folder, CliError> {
-        let root = match root {
-            Some(root) => root.to_owned(),
-            None => default_root()?,
-        };
         Ok(Folder {
-            path: root.join(cluster),
+            path: config_dir(root)?.join(cluster),
             name: cluster.to_owned(),
         })
     }
@@ -71,8 +68,8 @@ impl Folder {
         &self.name
     }
 
-    /// Makes everything of a new cluster.
-    pub(super) fn found(&self, site: &Site, now: SystemTime) -> Result<(), CliError> {
+    /// A cluster's authority is made once.
+    pub(super) fn refuse_existing(&self) -> Result<(), CliError> {
         if self.path.exists() {
             return Err(
                 CliError::failed(format!("{} exists already", self.path.display())).hint(
@@ -80,6 +77,12 @@ impl Folder {
                 ),
             );
         }
+        Ok(())
+    }
+
+    /// Makes everything of a new cluster.
+    pub(super) fn found(&self, site: &Site, now: SystemTime) -> Result<(), CliError> {
+        self.refuse_existing()?;
         let root = Authority::found(&self.name, now, CA_LIFETIME).map_err(failed)?;
         let authority = Authority::open(&root.certificate, &root.key).map_err(failed)?;
         // Beside its place, and then there in one step.
@@ -272,17 +275,4 @@ impl Folder {
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 pub(super) fn failed(error: AuthorityError) -> CliError {
     CliError::failed(error.to_string())
-}
-
-fn default_root() -> Result<PathBuf, CliError> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
-    config.map(|config| config.join("agentctl")).ok_or_else(|| {
-        CliError::failed("neither XDG_CONFIG_HOME nor HOME says where your settings are")
-            .hint("name a folder: --config-dir DIR")
-    })
 }

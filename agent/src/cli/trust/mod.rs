@@ -18,6 +18,8 @@ use self::folder::{Entry, Folder};
 use self::rotation::RotateArgs;
 use self::site::Site;
 pub(super) use self::site::SiteHost;
+use super::config_dir::{VARIABLE, config_dir};
+use super::context;
 use super::error::CliError;
 use super::format;
 use super::format::columns::columns;
@@ -28,9 +30,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its certificates and\n\
-                  settings: copy it to /etc/agent there, and start `agent run --config /etc/agent/config.yaml`.\n\
-                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to yourself.\n\n\
+    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its\n\
+                  certificates and settings: copy it to /etc/agent there, and start\n\
+                  `agent run --config /etc/agent/config.yaml`. Here the cluster is a context of its name, which\n\
+                  commands use at once where there was none (`agentctl context`).\n\
+                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to\n\
+                  yourself.\n\n\
                   Example:\n  agentctl cluster init prod --host ovh=51.0.0.10 --host ionos=82.0.0.20 --host liquidweb=67.0.0.30"
 )]
 pub(super) struct InitArgs {
@@ -53,7 +58,7 @@ pub(super) struct InitArgs {
 /// Where clusters are kept.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Place {
-    /// The folder of clusters [default: ~/.config/agentctl]
+    /// The folder of clusters and contexts [default: AGENTCTL_CONFIG_DIR, else ~/.config/agentctl]
     #[arg(long, value_name = "DIR")]
     config_dir: Option<PathBuf>,
 }
@@ -104,8 +109,12 @@ pub(super) struct RenewArgs {
 impl InitArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let site = Site::new(&self.cluster, self.hosts, self.peer_port, self.client_port)?;
+        let settings = config_dir(self.place.config_dir.as_deref())?;
         let folder = self.place.folder(&self.cluster)?;
+        folder.refuse_existing()?;
+        context::refuse_taken(&settings, &self.cluster)?;
         folder.found(&site, SystemTime::now())?;
+        let is_current = context::add(&settings, &self.cluster, site.context(folder.path()))?;
         let path = folder.path().display().to_string();
         let mut text = format!("CA made (kept in {path}, back it up)\n\n");
         for host in &site.hosts {
@@ -116,10 +125,16 @@ impl InitArgs {
             ));
         }
         text.push_str(&format!(
-            "then, on each:  agent run --config {}/config.yaml\n\nand here:\n{}",
-            HOST_FOLDER,
-            site.exports(&path)
+            "then, on each:  agent run --config {HOST_FOLDER}/config.yaml\n\nand here, where this is context `{name}`:\n",
+            name = self.cluster
         ));
+        if config_dir(None).ok().as_deref() != Some(settings.as_path()) {
+            text.push_str(&format!("  export {}={}\n", VARIABLE, settings.display()));
+        }
+        if !is_current {
+            text.push_str(&format!("  agentctl context use {}\n", self.cluster));
+        }
+        text.push_str("  agentctl endpoint status --cluster\n");
         format::write(text.as_bytes())
     }
 }

@@ -1,9 +1,11 @@
 //! A cluster's hosts and addresses, and what follows from them: names in certificates, settings of members. Pure.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::config::{HOST_FOLDER, HostSettings};
 use crate::tls::holder::server_names;
@@ -130,14 +132,15 @@ impl Site {
         self.hosts.iter().map(|host| host.url(self.client_port)).collect()
     }
 
-    /// What a shell needs to know of the cluster.
-    pub(super) fn exports(&self, folder: &str) -> String {
-        let endpoints = self.endpoints();
-        format!(
-            "  export AGENTCTL_ENDPOINTS={}\n  export AGENTCTL_CACERT={folder}/ca.pem \
-             AGENTCTL_CERT={folder}/admin.pem AGENTCTL_KEY={folder}/admin.key\n",
-            endpoints.join(",")
-        )
+    /// What `agentctl` needs to know of the cluster, whose files are in this folder.
+    pub(super) fn context(&self, folder: &Path) -> Context {
+        Context {
+            endpoints: self.endpoints(),
+            cacert: Some(folder.join("ca.pem")),
+            cert: Some(folder.join("admin.pem")),
+            key: Some(folder.join("admin.key")),
+            user: None,
+        }
     }
 }
 
