@@ -66,7 +66,7 @@ impl Root {
         let make = || {
             fs::create_dir_all(link.parent().unwrap_or(&self.0))?;
             match fs::remove_file(&link) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => symlink(to, &link),
             }
         };

@@ -252,7 +252,7 @@ mod tests {
         assert!(check_issuer(&text, &[der(&other.certificate)]).is_err());
         assert!(check_issuer("", &[der(&root.certificate)]).is_err());
         let member = der(&issuer.certificate);
-        assert!(leads_to(&[member.clone()], &der(&root.certificate)));
+        assert!(leads_to(std::slice::from_ref(&member), &der(&root.certificate)));
         assert!(!leads_to(&[member], &der(&other.certificate)));
         assert_eq!(
             pem(&der(&root.certificate)),

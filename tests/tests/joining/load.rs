@@ -35,11 +35,25 @@ struct Counts {
 }
 
 /// What was done without a failure.
-#[derive(Debug)]
 pub(crate) struct Done {
-    pub(crate) puts: u64,
-    pub(crate) fresh_connections: u64,
-    pub(crate) fresh_watches: u64,
+    puts: u64,
+    fresh_connections: u64,
+    fresh_watches: u64,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Done {
+            puts,
+            fresh_connections,
+            fresh_watches,
+        } = self;
+        write!(
+            f,
+            "{puts} puts, {fresh_connections} of them on connections of their own, and {fresh_watches} watches begun on \
+             others"
+        )
+    }
 }
 
 impl Load {

@@ -83,7 +83,7 @@ async fn another_authority_comes_in_under_load() {
     rotate(&site, "forget").expect("the former is forgotten");
     load.progress(10).await;
     let done = load.stop().await;
-    notes::measured(&format!("an authority replaced under load: {done:?}, no failure"));
+    notes::measured(&format!("an authority replaced under load: {done}, no failure"));
 
     // The former authority's certificates open nothing any more, neither to clients nor among members.
     // What a connection was closed with may be lost: it is asked until it is heard, and let in never.
@@ -178,7 +178,7 @@ async fn a_thousand_rotations_fail_no_request() {
     load.progress(1).await;
     let done = load.stop().await;
     notes::measured(&format!(
-        "{rotated} certificates rotated in {took:.1?}, each seen at its port: {done:?}, no failure"
+        "{rotated} certificates rotated in {took:.1?}, each seen at its port: {done}, no failure"
     ));
     for host in &site.hosts {
         let log = host.log();
