@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod document;
+pub mod fence;
 pub mod incus;
 pub mod install;
 pub mod join;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use agent::config::{LogFormat, RunArgs, arguments_from_file};
 use agent::install;
 use agent::join;
-use agent::{cli, dev, server, telemetry};
+use agent::{cli, dev, fence, server, telemetry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Three hosts, one truth: a Raft member that speaks the etcd v3 API, and keeps the local Incus as the cluster's
@@ -29,6 +29,7 @@ enum Command {
     /// Take it off again; what the host keeps stays
     Uninstall(install::UninstallArgs),
     Dev(dev::DevArgs),
+    Fence(fence::GuardArgs),
     /// The command line to a cluster: the same as agentctl
     #[command(disable_help_flag = true, trailing_var_arg = true)]
     Ctl {
@@ -48,8 +49,14 @@ fn main() -> ExitCode {
         Command::Install(install) => ended(install.run()),
         Command::Uninstall(uninstall) => ended(uninstall.run()),
         Command::Dev(dev) => ended(dev::run(dev)),
+        Command::Fence(guard) => ended(guard_instances(&guard)),
         Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
+}
+
+fn guard_instances(arguments: &fence::GuardArgs) -> anyhow::Result<()> {
+    telemetry::init_logging("info", false)?;
+    arguments.run()
 }
 
 /// Joins, and goes on as `agent run` with what joining has left.
