@@ -1,10 +1,12 @@
-//! `agent`: one binary for every host. `agent run` is the member, `agent join` makes a machine one, `agent dev` three of them on this machine,
+//! `agent`: one binary for every host. `agent run` is the member, `agent join` makes a machine one, `agent install` has it
+//! started with its host, `agent dev` three of them on this machine,
 //! `agent ctl` is `agentctl`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use agent::config::{LogFormat, RunArgs, arguments_from_file};
+use agent::install;
 use agent::join;
 use agent::{cli, dev, fence, server, telemetry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -22,6 +24,10 @@ struct Cli {
 enum Command {
     Run(Box<RunArgs>),
     Join(join::JoinArgs),
+    /// Put this program on this host, and have it started with it
+    Install(install::InstallArgs),
+    /// Take it off again; what the host keeps stays
+    Uninstall(install::UninstallArgs),
     Dev(dev::DevArgs),
     Fence(fence::GuardArgs),
     /// The command line to a cluster: the same as agentctl
@@ -40,14 +46,10 @@ fn main() -> ExitCode {
     match Cli::parse_from(arguments).command {
         Command::Run(run) => run_member(&run),
         Command::Join(join) => join_cluster(&join),
-        Command::Fence(guard) => match guard_instances(&guard) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
-        Command::Dev(dev) => match dev::run(dev) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Install(install) => ended(install.run()),
+        Command::Uninstall(uninstall) => ended(uninstall.run()),
+        Command::Dev(dev) => ended(dev::run(dev)),
+        Command::Fence(guard) => ended(guard_instances(&guard)),
         Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
 }
@@ -125,6 +127,13 @@ fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString
         arguments.splice(2..2, settings.into_iter().map(OsString::from));
     }
     Ok(arguments)
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -40,11 +40,13 @@ use crate::reconciler::{
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics, Passes};
+use crate::tls::own::OwnTls;
 use crate::tls::peer::PeerTls;
+use crate::tls::server::ServerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
-use tls::{Certificates, Security};
+use tls::Security;
 use trust::TrustTask;
 
 /// Runs one member until it is told to stop, or must.
@@ -75,9 +77,14 @@ pub async fn run(config: RunConfig) -> Result<()> {
         });
     }
     let mut client_ports = Vec::new();
+    let mut server_tls = None;
     for url in &config.listen_client {
         let security = match &config.client_tls {
-            Some(files) if url.is_tls() => Some(Security::Clients(Certificates::load(files)?)),
+            Some(files) if url.is_tls() => {
+                let tls = ServerTls::load(files)?;
+                server_tls = Some(tls.clone());
+                Some(Security::Clients(tls))
+            }
             _ => None,
         };
         client_ports.push(Port {
@@ -162,9 +169,13 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
+    let own_tls = peer_tls.map(|peer| OwnTls {
+        peer,
+        server: server_tls,
+    });
     let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
     let passes = metrics.passes();
-    let context = api_context(&node, hosts.clone(), peer_tls, &config, metrics, &clients);
+    let context = api_context(&node, hosts.clone(), own_tls, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
@@ -359,7 +370,7 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
 fn api_context(
     node: &Node,
     hosts: Hosts,
-    tls: Option<PeerTls>,
+    tls: Option<OwnTls>,
     config: &RunConfig,
     metrics: Metrics,
     shutdown: &Shutdown,
