@@ -164,10 +164,13 @@ impl Keeper {
             renamed
         };
         let exchanged = exchanged.await;
+        let mut given_back = Ok(());
         for user in &users {
-            self.give_back(tenant, user).await?;
+            // One that fails keeps none of the others from running.
+            given_back = given_back.and(self.give_back(tenant, user).await);
         }
         exchanged?;
+        given_back?;
         Ok(aside)
     }
 

@@ -15,6 +15,10 @@ use super::{Incus, IncusError, Kind, path};
 /// Disks are large.
 const EXPORT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 
+/// Incus waits half a minute, within the request, for an instance that was asked to shut down and was then stopped by
+/// force, before it lets go of that instance's disks.
+const RENAME_LIMIT: Duration = Duration::from_secs(180);
+
 impl Incus {
     /// The names of its snapshots.
     pub async fn snapshot_names(
@@ -187,8 +191,10 @@ impl Incus {
         let (before, after) = (format!("{pool}/{name}"), format!("{pool}/{to}"));
         path::object(Kind::Volume, project, &after)?;
         let path = path::object(Kind::Volume, project, &before)?;
+        let body = json!({"name": to});
         let answer = self
-            .write(Method::POST, &path, Some(&json!({"name": to})), None)
+            .transport
+            .send(Method::POST, &path, Some(&body), None, RENAME_LIMIT)
             .await?;
         match self.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
