@@ -8,125 +8,210 @@ use tests::wait;
 
 use crate::{PASSWORD, found};
 
+/// Whatever a host says of a document once it has looked at it.
+const PHASES: [&str; 7] = [
+    "Invalid",
+    "Failed",
+    "Pending",
+    "Unsupported",
+    "Conflict",
+    "Ready",
+    "Stopped",
+];
+
 const ROOT_DISK: &str = "root: {type: disk, path: /, pool: default}";
 
-/// What is tried: the kind, and what the document says after its name.
-const TRIED: [(&str, &str, &str); 24] = [
-    (
+/// What is tried: the kind, what the document says after its name, and what the host names of it.
+struct Attempt {
+    what: &'static str,
+    kind: &'static str,
+    text: &'static str,
+    named: &'static str,
+}
+
+const fn attempt(what: &'static str, kind: &'static str, text: &'static str, named: &'static str) -> Attempt {
+    Attempt {
+        what,
+        kind,
+        text,
+        named,
+    }
+}
+
+const TRIED: [Attempt; 29] = [
+    attempt(
         "of tenant b",
         "instance",
         "tenant: b\nspec: {source: {type: none}, devices: {DISK}}",
+        "tenant: is b",
     ),
-    (
+    attempt(
         "a copy of b's",
         "instance",
         "spec: {source: {type: copy, source: web, project: b}, devices: {DISK}}",
+        "spec.source.project",
     ),
-    (
+    attempt(
         "a copy of an operator's",
         "instance",
         "spec: {source: {type: copy, source: web, project: default}, devices: {DISK}}",
+        "spec.source.project",
     ),
-    (
+    attempt(
         "pulled from anywhere",
         "instance",
         "spec: {source: {type: migration, mode: pull, operation: 'https://127.0.0.1/x'}, devices: {DISK}}",
+        "spec.source.operation",
     ),
-    (
+    attempt(
         "b's volume",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: disk, pool: default, source: data, path: /d}}}",
+        "no volume data",
     ),
-    (
+    attempt(
         "the host's files",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: disk, source: /etc, path: /d}}}",
+        "spec.devices.d.source",
     ),
-    (
+    attempt(
         "the agent's folder",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: disk, source: /var/lib/agent, path: /d}}}",
+        "spec.devices.d.source",
     ),
-    (
+    attempt(
         "Incus' socket",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: proxy, connect: 'unix:/var/lib/incus/unix.socket', listen: 'tcp:127.0.0.1:1', bind: instance}}}",
+        "devices.proxy",
     ),
-    (
+    attempt(
         "a port of the host",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: proxy, listen: 'tcp:0.0.0.0:22', connect: 'tcp:127.0.0.1:22'}}}",
+        "devices.proxy",
     ),
-    (
+    attempt(
         "a disk of the host",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: unix-block, source: /dev/sda}}}",
+        "devices.unix-block",
     ),
-    (
+    attempt(
         "a device of the host",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: unix-char, source: /dev/kmsg}}}",
+        "devices.unix-char",
     ),
-    (
+    attempt(
         "an interface of the host",
         "instance",
         "spec: {source: {type: none}, devices: {DISK, d: {type: nic, nictype: physical, parent: lo}}}",
+        "spec.devices.d.parent",
     ),
-    (
+    attempt(
         "raw settings",
         "instance",
         "spec: {source: {type: none}, config: {raw.lxc: lxc.mount.auto = proc:rw}, devices: {DISK}}",
+        "spec.config.raw.lxc",
     ),
-    (
+    attempt(
         "the host's ids",
         "instance",
         "spec: {source: {type: none}, config: {raw.idmap: both 0 0}, devices: {DISK}}",
+        "spec.config.raw.idmap",
     ),
-    (
+    attempt(
         "privileges",
         "instance",
         "spec: {source: {type: none}, config: {security.privileged: true}, devices: {DISK}}",
+        "spec.config.security.privileged",
     ),
-    (
+    attempt(
         "nesting",
         "instance",
         "spec: {source: {type: none}, config: {security.nesting: true}, devices: {DISK}}",
+        "spec.config.security.nesting",
     ),
-    (
+    attempt(
         "kernel modules",
         "instance",
         "spec: {source: {type: none}, config: {linux.kernel_modules: overlay}, devices: {DISK}}",
+        "spec.config.linux.kernel_modules",
     ),
-    (
+    attempt(
         "another's ownership",
         "instance",
         "spec: {source: {type: none}, config: {user.agent.uid: forged}, devices: {DISK}}",
+        "spec.config.user.agent.uid",
     ),
-    (
+    attempt(
         "a privileged profile",
         "profile",
         "spec: {config: {security.privileged: true}}",
+        "spec.config.security.privileged",
     ),
-    (
+    attempt(
         "a profile with the host's files",
         "profile",
         "spec: {devices: {d: {type: disk, source: /, path: /host}}}",
+        "spec.devices.d.source",
     ),
-    (
+    attempt(
         "an image out of the host's files",
         "image",
         "spec: {source: {type: file, path: /etc/shadow}}",
+        "spec.source.path",
     ),
-    (
+    attempt(
         "an address of the host",
         "tunnel",
         "spec: {listen: '0.0.0.0:0', instance: own, port: 22}",
+        "devices.proxy",
     ),
-    ("a service of the host", "service", "spec: {exec: /bin/sh}"),
-    (
+    attempt(
+        "a service of the host",
+        "service",
+        "spec: {exec: /bin/sh}",
+        "tenant: a service of a host",
+    ),
+    attempt(
         "a file of the host",
         "file",
         "spec: {path: /etc/forged, content: forged}",
+        "tenant: a file of a host",
+    ),
+    attempt(
+        "privileges on one host",
+        "instance",
+        "perHost: {m0: {config: {security.privileged: true}}}\nspec: {source: {type: none}, devices: {DISK}}",
+        "perHost",
+    ),
+    attempt(
+        "the host's files on one host",
+        "profile",
+        "perHost: {m0: {devices: {d: {type: disk, source: /, path: /host}}}}\nspec: {}",
+        "spec.devices.d",
+    ),
+    attempt(
+        "a backup of b's instance",
+        "backup",
+        "spec: {instance: web, snapshots: {schedule: '0 0 1 1 *', keep: {last: 1}}}",
+        "web",
+    ),
+    attempt(
+        "a service in b's instance",
+        "service",
+        "instance: web\nspec: {exec: /bin/sh}",
+        "web",
+    ),
+    attempt(
+        "a file in b's instance",
+        "file",
+        "instance: web\nspec: {path: /etc/forged, content: forged}",
+        "web",
     ),
 ];
 
@@ -176,45 +261,33 @@ async fn a_tenants_documents_name_others_in_vain() {
         .await
         .expect("a login");
     let mut came_to_be = String::new();
-    for (number, (what, kind, rest)) in TRIED.iter().enumerate() {
-        let name = format!("try{number}");
-        let tenant = if rest.starts_with("tenant:") {
-            ""
-        } else {
-            "tenant: a\n"
-        };
-        let text =
-            format!("kind: {kind}\nname: {name}\n{tenant}hosts: [m0]\n{rest}\n").replace("DISK", ROOT_DISK);
-        let text = if *kind == "instance" {
-            text.replace("hosts: [m0]", "host: m0\nrunning: false")
-        } else {
-            text
-        };
-        let key = format!("/tenants/a/desired/{kind}s/{name}");
+    for (number, tried) in TRIED.iter().enumerate() {
+        let (what, name) = (tried.what, format!("try{number}"));
+        let (text, status) = document(tried.kind, &name, tried.text);
+        let key = status.replace("/status/", "/desired/").replace("/m0", "");
         admin.put(&key, text.as_bytes()).await.expect("its own key");
-        let status = format!("/tenants/a/status/{kind}s/{name}/m0");
-        let said = phase(
-            &mut root,
-            &status,
-            &[
-                "Invalid",
-                "Failed",
-                "Pending",
-                "Unsupported",
-                "Conflict",
-                "Ready",
-                "Stopped",
-            ],
-        )
-        .await;
-        if matches!(said["phase"].as_str(), Some("Ready" | "Stopped")) {
+        let said = phase(&mut root, &status, &PHASES).await;
+        let is_vain = matches!(said["phase"].as_str(), Some("Invalid" | "Pending"));
+        let message = said["message"].as_str().unwrap_or_default();
+        if !is_vain || !message.contains(tried.named) {
             came_to_be.push_str(&format!("{what}: {said}\n"));
         }
     }
     assert!(came_to_be.is_empty(), "\n{came_to_be}");
+    // What keeps to the project comes to be: it is not all refused alike.
+    let (text, status) = document("instance", "own", "spec: {source: {type: none}, devices: {DISK}}");
+    admin
+        .put("/tenants/a/desired/instances/own", text.as_bytes())
+        .await
+        .expect("its own key");
+    phase(&mut root, &status, &["Stopped"]).await;
     assert_eq!(of_b(&hosts), before);
-    let project = hosts.query(0, "/1.0/instances?project=a");
-    assert_eq!(project, serde_json::json!([]), "instances of a");
+    let instances = hosts.query(0, "/1.0/instances?project=a");
+    assert_eq!(
+        instances,
+        serde_json::json!(["/1.0/instances/own?project=a"]),
+        "instances of a"
+    );
     assert!(!hosts.root().join("etc/forged").exists());
 
     // Lists show a's people nothing of b.
@@ -230,6 +303,24 @@ async fn a_tenants_documents_name_others_in_vain() {
             );
         }
     }
+}
+
+/// The document's text, and the key of its status.
+fn document(kind: &str, name: &str, rest: &str) -> (String, String) {
+    let tenant = if rest.starts_with("tenant:") {
+        ""
+    } else {
+        "tenant: a\n"
+    };
+    let place = match kind {
+        "instance" => "host: m0\nrunning: false\n",
+        // They are where their instance is.
+        _ if rest.starts_with("instance:") || kind == "backup" => "",
+        _ => "hosts: [m0]\n",
+    };
+    let text = format!("kind: {kind}\nname: {name}\n{tenant}{place}{rest}\n");
+    let status = format!("/tenants/a/status/{kind}s/{name}/m0");
+    (text.replace("DISK", ROOT_DISK), status)
 }
 
 /// Waits until the host says one of these phases; what it says.
