@@ -5,7 +5,7 @@
 //! [`peer`] is how members talk; [`api`] is how clients talk to it. [`document`] says what is desired,
 //! [`reconciler`] makes it so through [`incus`] and [`service`], [`operator`] does there what a person asks for at
 //! once; [`attended`] keeps those two from acting on one object at once. [`tunnel`] carries connections between hosts
-//! and instances, [`join`] makes a machine a host. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays
+//! and instances, [`join`] makes a machine a host, [`install`] has its member started. [`api`] and [`reconciler`] never import each other; `tonic::Status` stays
 //! in [`api`] and [`peer`].
 
 pub mod api;
@@ -15,7 +15,9 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod document;
+pub mod fence;
 pub mod incus;
+pub mod install;
 pub mod join;
 pub mod node;
 pub mod operator;

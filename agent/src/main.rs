@@ -1,12 +1,14 @@
-//! `agent`: one binary for every host. `agent run` is the member, `agent join` makes a machine one, `agent dev` three of them on this machine,
+//! `agent`: one binary for every host. `agent run` is the member, `agent join` makes a machine one, `agent install` has it
+//! started with its host, `agent dev` three of them on this machine,
 //! `agent ctl` is `agentctl`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use agent::config::{LogFormat, RunArgs, arguments_from_file};
+use agent::install;
 use agent::join;
-use agent::{cli, dev, server, telemetry};
+use agent::{cli, dev, fence, server, telemetry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Three hosts, one truth: a Raft member that speaks the etcd v3 API, and keeps the local Incus as the cluster's
@@ -22,7 +24,12 @@ struct Cli {
 enum Command {
     Run(Box<RunArgs>),
     Join(join::JoinArgs),
+    /// Put this program on this host, and have it started with it
+    Install(install::InstallArgs),
+    /// Take it off again; what the host keeps stays
+    Uninstall(install::UninstallArgs),
     Dev(dev::DevArgs),
+    Fence(fence::GuardArgs),
     /// The command line to a cluster: the same as agentctl
     #[command(disable_help_flag = true, trailing_var_arg = true)]
     Ctl {
@@ -39,12 +46,17 @@ fn main() -> ExitCode {
     match Cli::parse_from(arguments).command {
         Command::Run(run) => run_member(&run),
         Command::Join(join) => join_cluster(&join),
-        Command::Dev(dev) => match dev::run(dev) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Install(install) => ended(install.run()),
+        Command::Uninstall(uninstall) => ended(uninstall.run()),
+        Command::Dev(dev) => ended(dev::run(dev)),
+        Command::Fence(guard) => ended(guard_instances(&guard)),
         Command::Ctl { arguments } => cli::main(std::iter::once(OsString::from("agentctl")).chain(arguments)),
     }
+}
+
+fn guard_instances(arguments: &fence::GuardArgs) -> anyhow::Result<()> {
+    telemetry::init_logging("info", false)?;
+    arguments.run()
 }
 
 /// Joins, and goes on as `agent run` with what joining has left.
@@ -115,6 +127,13 @@ fn with_config_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString
         arguments.splice(2..2, settings.into_iter().map(OsString::from));
     }
     Ok(arguments)
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -12,6 +12,7 @@ pub(crate) const TOKEN_PATH: &str = "/etc/agent/token";
 const SERVER_PATH: &str = "/etc/agent/server.pem";
 pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
 pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
+pub(crate) const BINARY_PATH: &str = "/usr/local/bin/agent";
 pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
 pub(crate) const DATA_DIR: &str = "/var/lib/agent";
 const CLIENT_URL: &str = "http://127.0.0.1:2379";
@@ -63,35 +64,38 @@ pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError
     })
 }
 
-/// The unit of a host that joins: the same command at every start, which joins only once. Certificates that are renewed are
-/// written beside the settings.
-pub(crate) fn joining_unit(provider: &str) -> String {
+/// How a host's member is started, once its settings are there.
+pub(crate) fn run_line(provider: &str) -> String {
+    let provider = match provider {
+        "" => String::new(),
+        provider => format!(" \"--provider={provider}\""),
+    };
+    format!("{BINARY_PATH} run --config {CONFIG_PATH}{provider}")
+}
+
+/// How a host that joins is started: the same command at every start, which joins only once. Certificates that are renewed
+/// are written beside the settings.
+pub(crate) fn join_line(provider: &str) -> String {
     let provider = match provider {
         "" => String::new(),
         provider => format!(" -- \"--provider={provider}\""),
     };
-    let start = format!("agent join --token-file {TOKEN_PATH}{provider}");
-    unit().replace(&format!("agent run --config {CONFIG_PATH}"), &start)
+    format!("{BINARY_PATH} join --token-file {TOKEN_PATH}{provider}")
 }
 
 /// The unit of a cluster's first host. It waits, however long, for what the operator copies there; the last file of a copy in
 /// alphabetical order is the server's certificate.
 pub(crate) fn first_unit(provider: &str) -> String {
-    let provider = match provider {
-        "" => String::new(),
-        provider => format!(" \"--provider={provider}\""),
-    };
     let wait = format!(
         "TimeoutStartSec=infinity\nExecStartPre=/bin/sh -c 'until [ -e {CONFIG_PATH} ] && [ -e {SERVER_PATH} ]; do sleep 1; done'\n"
     );
-    let start = format!("ExecStart=/usr/local/bin/agent run --config {CONFIG_PATH}");
-    unit().replace(&start, &format!("{wait}{start}{provider}"))
+    unit(&run_line(provider)).replace("ExecStart=", &format!("{wait}ExecStart="))
 }
 
 /// The unit. The agent runs as root, whose socket Incus' is. Of root's capabilities it has those that put a document's
 /// file where and whose it should be, and of the disk those folders writable that such files, units and the certificates
 /// go to.
-pub(crate) fn unit() -> String {
+pub(crate) fn unit(start: &str) -> String {
     format!(
         "\
 [Unit]
@@ -102,7 +106,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=exec
-ExecStart=/usr/local/bin/agent run --config {CONFIG_PATH}
+ExecStart={start}
 Restart=always
 RestartSec=2
 # Leadership is handed over and requests are finished first.
@@ -172,4 +176,4 @@ mv \"$part\" \"$target\"
 }
 
 /// `agentctl` on the host is the same binary.
-pub(crate) const CTL: &str = "#!/bin/sh\nexec /usr/local/bin/agent ctl \"$@\"\n";
+pub const CTL: &str = "#!/bin/sh\nexec /usr/local/bin/agent ctl \"$@\"\n";

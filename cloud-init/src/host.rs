@@ -219,7 +219,7 @@ fn check_peers(seed: &Seed) -> Result<(), HostError> {
     Ok(())
 }
 
-fn check_provider(provider: &str) -> Result<(), HostError> {
+pub(crate) fn check_provider(provider: &str) -> Result<(), HostError> {
     let blank_or_dot = |c: char| matches!(c, ' ' | '.' | '-');
     let fits = provider
         .chars()

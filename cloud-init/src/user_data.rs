@@ -55,7 +55,7 @@ pub fn render(host: &Host) -> String {
     let own = [
         // Nobody else reads it: credentials will be in it.
         file(files::CONFIG_PATH, "0600", config),
-        file(files::UNIT_PATH, "0644", files::unit()),
+        file(files::UNIT_PATH, "0644", files::unit(&files::run_line(""))),
     ];
     text(&user_data(&host.seed.name, &host.seed.binary, own.into(), START))
 }
@@ -78,7 +78,11 @@ pub fn render_first(first: &First) -> String {
 pub fn render_joiner(joiner: &Joiner) -> String {
     let own = [
         file(files::TOKEN_PATH, "0600", format!("{}\n", joiner.token)),
-        file(files::UNIT_PATH, "0644", files::joining_unit(&joiner.provider)),
+        file(
+            files::UNIT_PATH,
+            "0644",
+            files::unit(&files::join_line(&joiner.provider)),
+        ),
     ];
     text(&user_data(&joiner.name, &joiner.binary, own.into(), START))
 }

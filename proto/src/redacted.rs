@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use crate::agent::v1::JoinTicket;
+use crate::agent::v1::{EntrustRequest, JoinTicket};
 use crate::authpb::User;
 use crate::etcdserverpb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
@@ -35,6 +35,7 @@ redacted! {
     User { name, roles, options }
     JoinRequest { cluster_id, token_id, host }
     IssuerAnswer {}
+    EntrustRequest { authorities }
     JoinTicket { cluster_id, token_id, host, endpoints }
     auth_change::Enable {}
     auth_change::UserAdd { name, no_password }
@@ -128,6 +129,10 @@ mod tests {
                         ..JoinRequest::default()
                     },
                     IssuerAnswer { issuer: secret() },
+                    EntrustRequest {
+                        issuer: secret(),
+                        ..Default::default()
+                    },
                     JoinTicket {
                         secret: secret().into(),
                         ..JoinTicket::default()

@@ -73,6 +73,12 @@ impl Client {
         Client::over(channel, Token::default())
     }
 
+    /// Over a channel that was made otherwise: one with TLS.
+    #[must_use]
+    pub fn of(channel: Channel) -> Client {
+        Client::over(channel, Token::default())
+    }
+
     fn over(channel: Channel, token: Token) -> Client {
         let connection = InterceptedService::new(channel.clone(), token.clone());
         Client {

@@ -34,13 +34,13 @@ async fn they_move() {
     let cluster = Cluster::builder(&Subject::agent(), 1).start().await;
     let mut client = cluster.client(0);
     client.put("before", b"1").await.expect("put");
-    let before = scrape(&cluster).await;
+    let before = cluster.metrics(0).await;
     let value = vec![b'x'; 10_000];
     for i in 0..10 {
         client.put(&format!("key/{i}"), &value).await.expect("put");
     }
     client.get_prefix("key/", false).await.expect("get");
-    let after = scrape(&cluster).await;
+    let after = cluster.metrics(0).await;
     for name in MOVING {
         let of = |scrape: &BTreeMap<String, f64>| *scrape.get(*name).unwrap_or_else(|| panic!("no {name}"));
         assert!(of(&after) > of(&before), "{name} stands still at {}", of(&after));
@@ -52,17 +52,4 @@ async fn they_move() {
     assert!(bytes("etcd_network_client_grpc_received_bytes_total") >= 100_000.0);
     assert!(bytes("etcd_network_client_grpc_sent_bytes_total") >= 100_000.0);
     assert!(after["process_resident_memory_bytes"] > 1e6);
-}
-
-/// By name and labels.
-async fn scrape(cluster: &Cluster) -> BTreeMap<String, f64> {
-    let response = reqwest::get(format!("{}/metrics", cluster.endpoint(0)))
-        .await
-        .expect("scrape");
-    let text = response.text().await.expect("text");
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.rsplit_once(' '))
-        .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
-        .collect()
 }

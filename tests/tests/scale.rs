@@ -1,4 +1,5 @@
-//! Five hundred instances on three real daemons: one revision of so many documents, and each made on its host.
+//! Five hundred instances on three real daemons: one revision of so many documents, each made on its host, and what it
+//! costs to keep them.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,10 @@ const HOSTS: usize = 3;
 const INSTANCES: usize = 500;
 /// Making them is Incus' work, most of it.
 const MADE_WITHIN: Duration = Duration::from_secs(900);
+/// Passes that have nothing to do.
+const IDLE_PASSES: u64 = 40;
+/// A member that keeps anything of every pass grows by more than this in so many.
+const GROWTH_MAX_MIB: u64 = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "CI has the minutes that it takes to make 500 instances"]
@@ -28,6 +33,82 @@ async fn five_hundred_instances() {
         let expected = (0..INSTANCES).filter(|number| number % HOSTS == host).count();
         assert_eq!(hosts.list(host).len(), expected, "m{host}");
     }
+    edits(&hosts).await;
+    idle_passes(&hosts, IDLE_PASSES).await;
+    let before: Vec<u64> = (0..HOSTS).map(|host| resident_mib(&hosts, host)).collect();
+    let spent = idle_passes(&hosts, IDLE_PASSES).await;
+    let after: Vec<u64> = (0..HOSTS).map(|host| resident_mib(&hosts, host)).collect();
+    notes::measured(&format!(
+        "a pass over {} instances with nothing to do takes {} ms of processor time; {IDLE_PASSES} of them on each host: \
+         from {before:?} to {after:?} MiB resident",
+        INSTANCES / HOSTS,
+        spent.as_millis()
+    ));
+    for (before, after) in before.iter().zip(&after) {
+        assert!(
+            after.saturating_sub(*before) < GROWTH_MAX_MIB,
+            "{before} to {after} MiB"
+        );
+    }
+}
+
+/// One document after the other is edited, and seen in Incus.
+async fn edits(hosts: &Hosts) {
+    let mut took = Vec::new();
+    for number in (0..INSTANCES).step_by(50) {
+        let file = hosts.file("edit.yaml", &instance(number, "1"));
+        let started = Instant::now();
+        hosts.agentctl(&["apply", "-f", &file]).await;
+        wait::until("the edit to be in Incus", async || {
+            let instance = hosts.instance(number % HOSTS, &name(number));
+            (instance["config"]["user.edit"] == "1").then_some(())
+        })
+        .await;
+        took.push(started.elapsed().as_millis());
+    }
+    took.sort_unstable();
+    notes::measured(&format!(
+        "an edit of one of {INSTANCES} reached Incus after {} ms (median of {}; longest {} ms)",
+        took[took.len() / 2],
+        took.len(),
+        took[took.len() - 1]
+    ));
+}
+
+/// So many passes on every host, one after the other, started by something that is none of our business; what each took
+/// of its agent's processor time.
+async fn idle_passes(hosts: &Hosts, wanted: u64) -> Duration {
+    let mut spent = Duration::ZERO;
+    for host in 0..HOSTS {
+        let member = hosts.cluster.member(host);
+        let started = member.processor_time();
+        let first = passes(hosts, host).await;
+        let mut seen = first;
+        while seen < first + wanted {
+            hosts.incus(
+                host,
+                &["profile", "set", "default", "user.seen", &seen.to_string()],
+            );
+            seen = wait::until("a pass", async || {
+                let now = passes(hosts, host).await;
+                (now > seen).then_some(now)
+            })
+            .await;
+        }
+        let each = (member.processor_time() - started) / u32::try_from(seen - first).unwrap_or(u32::MAX);
+        spent = spent.max(each);
+    }
+    spent
+}
+
+async fn passes(hosts: &Hosts, host: usize) -> u64 {
+    let metrics = hosts.cluster.metrics(host).await;
+    let count = metrics.get("agent_reconciler_pass_duration_seconds_count");
+    count.copied().map_or(0, |count| count as u64)
+}
+
+fn resident_mib(hosts: &Hosts, host: usize) -> u64 {
+    hosts.cluster.member(host).resident_mib()
 }
 
 fn name(number: usize) -> String {

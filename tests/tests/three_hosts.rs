@@ -82,12 +82,13 @@ async fn one_apply_makes_it_all_and_keeps_it() {
     let Some(hosts) = hosts.await else { return };
     let file = example(&hosts);
     let applied = hosts.agentctl(&["apply", "-f", &file]).await;
-    assert!(applied.contains("13 documents at revision"), "{applied}");
+    assert!(applied.contains("16 documents at revision"), "{applied}");
     let status = hosts.agentctl(&["status", "--wait=120s"]).await;
     assert!(
         !status.contains("Pending") && !status.contains("Failed"),
         "{status}"
     );
+    // The first is where its volume is; the others are kept apart from it and from each other.
     for (host, name) in [(0, "web-1"), (0, "router"), (1, "web-2"), (2, "web-3")] {
         let instance = hosts.query(host, &format!("/1.0/instances/{name}"));
         assert_eq!(instance["status"], "Running", "{name}: {status}");
@@ -127,7 +128,7 @@ async fn files_are_kept(hosts: &Hosts) {
     .await;
     inside("echo by hand >/etc/site/motto");
     wait::until("the file in web-2 to be put back", async || {
-        (inside("cat /etc/site/motto") == "served from IONOS\n").then_some(())
+        (inside("cat /etc/site/motto") == "served by web-2\n").then_some(())
     })
     .await;
     let on_host = hosts.root().join("etc/watchdog.conf");
@@ -179,6 +180,7 @@ fn example(hosts: &Hosts) -> String {
     for (i, host) in HOSTS.iter().enumerate() {
         text = text
             .replace(&format!("host: {host}"), &format!("host: m{i}"))
+            .replace(&format!("name: {host}\n"), &format!("name: m{i}\n"))
             .replace(&format!("  {host}: "), &format!("  m{i}: "));
     }
     let file = folder.join("three-hosts.yaml");

@@ -59,7 +59,7 @@ use crate::node::{Node, RaftView};
 use crate::peer::Hosts;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use crate::tls::peer::PeerTls;
+use crate::tls::own::OwnTls;
 use header::Headers;
 use interceptor::Caller;
 use passwords::Passwords;
@@ -128,8 +128,8 @@ impl ApiOptions {
 pub struct ApiContext {
     pub node: Node,
     pub hosts: Hosts,
-    /// What join tokens need; `None`: members speak plaintext.
-    pub tls: Option<PeerTls>,
+    /// This member's certificates; `None`: members speak plaintext.
+    pub tls: Option<OwnTls>,
     pub options: ApiOptions,
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
@@ -141,7 +141,7 @@ impl ApiContext {
     pub fn new(
         node: Node,
         hosts: Hosts,
-        tls: Option<PeerTls>,
+        tls: Option<OwnTls>,
         options: ApiOptions,
         metrics: Metrics,
         shutdown: Shutdown,
@@ -196,7 +196,7 @@ pub fn router(context: ApiContext) -> axum::Router {
 struct Api {
     node: Node,
     hosts: Hosts,
-    tls: Option<PeerTls>,
+    tls: Option<OwnTls>,
     options: ApiOptions,
     metrics: Metrics,
     shutdown: Shutdown,

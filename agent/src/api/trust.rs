@@ -1,15 +1,19 @@
-//! Our own service for who may become a member: join tokens, made, listed and revoked by root.
+//! Our own service for who may become a member: join tokens, made, listed and revoked by root, and
+//! what a member shows and trusts.
 //!
 //! The secret of a token never comes here: whoever asks for one makes it, and sends its hash.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::agent::v1::trust_server::Trust;
 use proto::agent::v1::{
-    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
-    RevokeTokenResponse, TokenInfo, token_info,
+    Certificate, CreateTokenRequest, CreateTokenResponse, EntrustRequest, EntrustResponse,
+    ListCertificatesRequest, ListCertificatesResponse, ListTokensRequest, ListTokensResponse,
+    RevokeTokenRequest, RevokeTokenResponse, TokenInfo, token_info,
 };
 use proto::replicated::JoinToken;
+use rustls::pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -17,6 +21,9 @@ use super::interceptor::Needs;
 use super::status::ApiError;
 use crate::node::identity::is_base_url;
 use crate::node::join_tokens::now;
+use crate::tls::about::{About, leads_to};
+use crate::tls::own::{Entrusted, OwnTls};
+use crate::tls::server::ServerTls;
 
 /// How long a token may be good, in seconds.
 const LONGEST: u64 = 24 * 60 * 60;
@@ -37,7 +44,7 @@ impl Trust for TrustService {
         let request = request.into_inner();
         check(&request)?;
         let tls = api.tls.as_ref().ok_or(ApiError::JoinNeedsCertificates)?;
-        if !matches!(tls.issuer(), Ok(Some(_))) {
+        if !matches!(tls.peer.issuer(), Ok(Some(_))) {
             return Err(ApiError::JoinNeedsCertificates.into());
         }
         let token = JoinToken {
@@ -61,7 +68,7 @@ impl Trust for TrustService {
         Ok(Response::new(CreateTokenResponse {
             id: made.id,
             cluster_id: api.node.cluster_id(),
-            ca_sha256: tls.pin().to_vec().into(),
+            ca_sha256: tls.peer.pin().to_vec().into(),
             endpoints: endpoints.collect(),
         }))
     }
@@ -91,6 +98,81 @@ impl Trust for TrustService {
         revoked.map_err(ApiError::from)?;
         Ok(Response::new(RevokeTokenResponse {}))
     }
+
+    async fn list_certificates(
+        &self,
+        request: Request<ListCertificatesRequest>,
+    ) -> Result<Response<ListCertificatesResponse>, Status> {
+        let TrustService(api) = self;
+        api.admit(&request, Needs::RootAtAnyMember).await?;
+        let tls = api.tls.as_ref().ok_or(ApiError::JoinNeedsCertificates)?;
+        Ok(Response::new(shown(api.node.name(), tls)))
+    }
+
+    async fn entrust(&self, request: Request<EntrustRequest>) -> Result<Response<EntrustResponse>, Status> {
+        let TrustService(api) = self;
+        api.admit(&request, Needs::RootAtAnyMember).await?;
+        let tls = api.tls.as_ref().ok_or(ApiError::JoinNeedsCertificates)?;
+        let request = request.into_inner();
+        let der = |bytes: bytes::Bytes| CertificateDer::from(bytes.to_vec());
+        let entrusted = Entrusted {
+            authorities: request.authorities.into_iter().map(der).collect(),
+            approval: Some(request.approval).filter(|bytes| !bytes.is_empty()).map(der),
+            issuer: Some(request.issuer).filter(|text| !text.is_empty()),
+        };
+        tls.entrust(&entrusted)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        tracing::info!(
+            authorities = entrusted.authorities.len(),
+            issuer = entrusted.issuer.is_some(),
+            "this member is handed what to trust"
+        );
+        Ok(Response::new(EntrustResponse {}))
+    }
+}
+
+/// What the member shows and trusts.
+fn shown(host: &str, tls: &OwnTls) -> ListCertificatesResponse {
+    let peer_authorities = tls.peer.authorities();
+    let client_authorities = tls
+        .server
+        .as_ref()
+        .map(ServerTls::authorities)
+        .unwrap_or_default();
+    let first = |chain: Vec<CertificateDer<'static>>| {
+        let mut known = peer_authorities.iter().chain(&client_authorities);
+        let authority = known.find(|one| leads_to(&chain, one)).and_then(About::of);
+        Some(Certificate {
+            authority_sha256: authority
+                .map(|about| about.sha256.to_vec().into())
+                .unwrap_or_default(),
+            ..certificate(chain.first()?)?
+        })
+    };
+    let all = |authorities: &[CertificateDer<'static>]| authorities.iter().filter_map(certificate).collect();
+    let issuer = tls.peer.issuer().ok().flatten();
+    let issuer = issuer.and_then(|issuer| issuer.certificate());
+    ListCertificatesResponse {
+        host: host.to_owned(),
+        peer: first(tls.peer.chain()),
+        server: tls.server.as_ref().and_then(|server| first(server.chain())),
+        issuer: issuer.and_then(|issuer| first(vec![issuer])),
+        peer_authorities: all(&peer_authorities),
+        client_authorities: all(&client_authorities),
+    }
+}
+
+fn certificate(der: &CertificateDer<'static>) -> Option<Certificate> {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    About::of(der).map(|about| Certificate {
+        sha256: about.sha256.to_vec().into(),
+        serial: about.serial,
+        holder: about.holder,
+        issuer: about.issuer,
+        begins: seconds(about.validity.begins),
+        ends: seconds(about.validity.ends),
+        ..Certificate::default()
+    })
 }
 
 fn check(request: &CreateTokenRequest) -> Result<(), ApiError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use proto::agent::v1::{DocumentText, PlanRequest};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::response_op::Response;
@@ -16,7 +17,8 @@ use super::delete;
 use super::documents::{self, FilesArg, Selection, Source, Stored};
 use super::error::CliError;
 use super::format::{self, Format};
-use super::planfile::{PlanFile, Planned};
+use super::plan;
+use super::planfile::{self, Live, PlanFile, Planned};
 use super::prune;
 use super::tenancy;
 use crate::document::{self, DesiredKey};
@@ -181,6 +183,9 @@ async fn apply_plan(session: &Session, plan: &PlanFile) -> Result<(), CliError> 
     if steps.iter().all(|step| step.write == Write::Nothing) {
         return show(session, &changes, read_at);
     }
+    if let Some(moved) = moved(session, plan, &steps).await? {
+        return Err(CliError::failed(moved).hint("nothing was changed; plan again"));
+    }
     match atomic::commit(&session.client, &steps, read_at).await? {
         Some(revision) => show(session, &changes, revision),
         None => Err(
@@ -188,6 +193,24 @@ async fn apply_plan(session: &Session, plan: &PlanFile) -> Result<(), CliError> 
                 .hint("nothing was changed; plan again"),
         ),
     }
+}
+
+/// What hosts have otherwise than when the plan was made, in words.
+async fn moved(session: &Session, kept: &PlanFile, steps: &[Step]) -> Result<Option<String>, CliError> {
+    let mut request = PlanRequest::default();
+    for step in steps {
+        match &step.write {
+            Write::Put(text) => request.documents.push(DocumentText {
+                key: step.key.clone(),
+                text: text.clone().into(),
+            }),
+            Write::Delete => request.deleted_keys.push(step.key.clone()),
+            Write::Nothing => {}
+        }
+    }
+    let now = plan::ask(session, request).await?;
+    let now: Vec<Live> = now.objects.iter().map(Live::of).collect();
+    Ok(planfile::moved(&kept.live, &now))
 }
 
 /// The documents at the keys as they are now, all at one revision, which is returned too.

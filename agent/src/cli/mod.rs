@@ -264,7 +264,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Completion { shell } => return completion(shell),
         Command::Dev(command) => return command.run().await,
         Command::CloudInit(command) => return command.run(),
-        Command::Cert(command) => return command.run(),
+        Command::Cert(command) => return command.run(cli.global).await,
         Command::Context(command) => {
             let (way, format) = cli.global.way();
             return command.run(way, format);
@@ -400,6 +400,7 @@ mod tests {
             "token list",
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
+            "cert rotate prod issue --endpoints a:1",
             "tenant create shop --host ovh --limit cpu=8 --allow containers.nesting --network n --admin eva --viewer max",
             "tenant create shop -f shop.yaml --operator eva --no-password",
             "tenant list -w json",

@@ -5,7 +5,7 @@
 //! certificate to another.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -109,6 +109,20 @@ pub(super) struct Way {
 }
 
 impl GlobalOptions {
+    /// For a command about a cluster whose folder is here: what the command line does not say is taken from there.
+    pub(super) fn of_cluster(mut self, endpoints: &[String], folder: &Path) -> GlobalOptions {
+        if self.context.is_some() {
+            return self;
+        }
+        self.endpoints.get_or_insert_with(|| endpoints.join(","));
+        self.cacert.get_or_insert_with(|| folder.join("ca.pem"));
+        if self.cert.is_none() && self.tls_key.is_none() {
+            self.cert = Some(folder.join("admin.pem"));
+            self.tls_key = Some(folder.join("admin.key"));
+        }
+        self
+    }
+
     /// For commands that ask no cluster.
     pub(super) fn way(self) -> (Way, Option<Format>) {
         let way = Way {

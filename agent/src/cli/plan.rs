@@ -12,7 +12,7 @@ use super::apply;
 use super::documents::{FilesArg, Source, Stored};
 use super::error::CliError;
 use super::format::{self, Format};
-use super::planfile::{PlanFile, Planned};
+use super::planfile::{Live, PlanFile, Planned};
 use super::prune;
 use super::session::Session;
 use crate::document::{DEFAULT_TENANT, DesiredKey};
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
                         agentctl apply infra.plan\n\n\
                         Every host says what it would do: ~ changes (live, with a restart, by a rebuild), + creates, \
                         - deletes,\n! is refused, and why. A plan that is kept with -o is applied as it is, or not at \
-                        all: when a document\nof it has changed since, it is refused."
+                        all: when a document\nof it, or what a host has of it, has changed since, it is refused."
 )]
 pub(super) struct PlanArgs {
     #[command(flatten)]
@@ -83,7 +83,8 @@ impl PlanArgs {
                 }))
                 .collect();
             let lines = lines.iter().map(Line::text).collect();
-            PlanFile::new(revision, documents, lines).write(file)?;
+            let live = planned.objects.iter().map(Live::of).collect();
+            PlanFile::new(revision, documents, live, lines).write(file)?;
         }
         silent(&planned.silent)
     }
@@ -129,7 +130,7 @@ fn request(sources: &[Source], before: &[Option<Stored>], pruned: &[Stored]) -> 
     }
 }
 
-async fn ask(session: &Session, request: PlanRequest) -> Result<PlanResponse, CliError> {
+pub(super) async fn ask(session: &Session, request: PlanRequest) -> Result<PlanResponse, CliError> {
     session.client.patient(PATIENCE)?.plan(request).await
 }
 
@@ -286,6 +287,7 @@ mod tests {
             effect: effect.into(),
             details: vec![detail.into()],
             cost: cost.into(),
+            fingerprint: String::new(),
         };
         let planned = PlanResponse {
             objects: vec![

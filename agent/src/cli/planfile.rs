@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use proto::agent::v1::PlannedObject;
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 
-/// The format written now. There is no older one.
-const FORMAT: u32 = 1;
+/// The format written now. An older plan is made again: it says less of what must not have changed.
+const FORMAT: u32 = 2;
 const FILE_LIMIT_BYTES: u64 = 64 << 20;
 
 /// What `plan -o` writes, in JSON.
@@ -19,6 +20,8 @@ pub(super) struct PlanFile {
     /// The store's revision that the plan was made at.
     pub(super) revision: i64,
     pub(super) documents: Vec<Planned>,
+    /// What hosts had then of all that the plan changes.
+    pub(super) live: Vec<Live>,
     /// What was shown, for who reads the file.
     plan: Vec<String>,
 }
@@ -34,12 +37,68 @@ pub(super) struct Planned {
     pub(super) text: Option<String>,
 }
 
+/// One object that a plan changes, on one host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Live {
+    pub(super) host: String,
+    pub(super) kind: String,
+    pub(super) tenant: String,
+    pub(super) name: String,
+    /// Of what was there; empty: nothing was.
+    pub(super) fingerprint: String,
+}
+
+impl Live {
+    pub(super) fn of(planned: &PlannedObject) -> Live {
+        Live {
+            host: planned.host.clone(),
+            kind: planned.kind.clone(),
+            tenant: planned.tenant.clone(),
+            name: planned.name.clone(),
+            fingerprint: planned.fingerprint.clone(),
+        }
+    }
+
+    fn is_of(&self, other: &Live) -> bool {
+        (&self.host, &self.kind, &self.tenant, &self.name)
+            == (&other.host, &other.kind, &other.tenant, &other.name)
+    }
+
+    fn in_words(&self, what: &str) -> String {
+        format!("{} {} on {} {what}", self.kind, self.name, self.host)
+    }
+}
+
+/// What is otherwise than it was when a plan was made, in words; `None`: nothing is.
+pub(super) fn moved(then: &[Live], now: &[Live]) -> Option<String> {
+    let of_then = then.iter().find_map(|was| {
+        let same = now.iter().find(|is| is.is_of(was));
+        match same {
+            Some(is) if is.fingerprint == was.fingerprint => None,
+            Some(_) => Some(was.in_words("has been changed since the plan was made")),
+            None => Some(was.in_words("is as the plan would make it, or its host does not answer")),
+        }
+    });
+    let is_known = |is: &Live| then.iter().any(|was| was.is_of(is));
+    of_then.or_else(|| {
+        let new = now.iter().find(|is| !is_known(is))?;
+        Some(new.in_words("would change as well, and is not in the plan"))
+    })
+}
+
 impl PlanFile {
-    pub(super) fn new(revision: i64, documents: Vec<Planned>, plan: Vec<String>) -> PlanFile {
+    pub(super) fn new(
+        revision: i64,
+        documents: Vec<Planned>,
+        live: Vec<Live>,
+        plan: Vec<String>,
+    ) -> PlanFile {
         PlanFile {
             format: FORMAT,
             revision,
             documents,
+            live,
             plan,
         }
     }
@@ -79,6 +138,41 @@ impl PlanFile {
 mod tests {
     use super::*;
 
+    fn live(name: &str, fingerprint: &str) -> Live {
+        Live {
+            host: "ovh".into(),
+            kind: "instance".into(),
+            tenant: "default".into(),
+            name: name.into(),
+            fingerprint: fingerprint.into(),
+        }
+    }
+
+    #[test]
+    fn what_moved_is_named() {
+        let then = [live("web", "d1"), live("new", "")];
+        let check = |now: &[Live], expected: Option<&str>| {
+            assert_eq!(moved(&then, now).as_deref(), expected);
+        };
+        check(&then, None);
+        check(
+            &[live("web", "d2"), live("new", "")],
+            Some("instance web on ovh has been changed since the plan was made"),
+        );
+        check(
+            &[live("web", "d1"), live("new", "d3")],
+            Some("instance new on ovh has been changed since the plan was made"),
+        );
+        check(
+            &[live("new", "")],
+            Some("instance web on ovh is as the plan would make it, or its host does not answer"),
+        );
+        check(
+            &[live("web", "d1"), live("new", ""), live("db", "d4")],
+            Some("instance db on ovh would change as well, and is not in the plan"),
+        );
+    }
+
     #[test]
     fn a_plan_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
@@ -91,6 +185,7 @@ mod tests {
         let plan = PlanFile::new(
             9,
             vec![planned(Some("kind: project\n")), planned(None)],
+            vec![live("web", "d1")],
             vec!["+ x".into()],
         );
         plan.write(&file).unwrap();
@@ -99,9 +194,9 @@ mod tests {
         assert!(PlanFile::read(&file).unwrap_err().text().contains("is no plan"));
         fs::write(
             &file,
-            r#"{"format": 2, "revision": 1, "documents": [], "plan": []}"#,
+            r#"{"format": 3, "revision": 1, "documents": [], "live": [], "plan": []}"#,
         )
         .unwrap();
-        assert!(PlanFile::read(&file).unwrap_err().text().contains("format 2"));
+        assert!(PlanFile::read(&file).unwrap_err().text().contains("format 3"));
     }
 }

@@ -18,6 +18,7 @@ use crate::node::identity::{InitialCluster, InitialClusterError};
 use crate::service::ManagerChoice;
 use crate::tls::files::PemFile;
 use crate::tls::peer::PeerTlsFiles;
+use crate::tls::server::ServerTlsFiles;
 
 pub use file::{ConfigFileError, arguments_from_file};
 pub use host_settings::{HOST_FOLDER, HostSettings};
@@ -488,8 +489,8 @@ impl RunArgs {
         }
     }
 
-    fn client_tls(&self) -> Option<TlsFiles> {
-        Some(TlsFiles {
+    fn client_tls(&self) -> Option<ServerTlsFiles> {
+        Some(ServerTlsFiles {
             cert: self.cert_file.clone()?,
             key: self.key_file.clone()?,
             trusted_ca: self.trusted_ca_file.clone(),
@@ -535,17 +536,6 @@ impl RunArgs {
     }
 }
 
-/// What a port is served with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Clients must show a certificate of one of these authorities.
-    pub trusted_ca: Option<PathBuf>,
-    /// Whether the common name in a client's certificate is its user.
-    pub names_users: bool,
-}
-
 /// Settings that fit together.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
@@ -558,7 +548,7 @@ pub struct RunConfig {
     /// `None`: a store only.
     pub incus_socket: Option<PathBuf>,
     /// For the client URLs that say https.
-    pub client_tls: Option<TlsFiles>,
+    pub client_tls: Option<ServerTlsFiles>,
     /// For the peer URLs that say https, this member's and the others'.
     pub peer_tls: Option<PeerTlsFiles>,
     /// 0: none.

@@ -25,6 +25,13 @@ pub struct Binding {
     /// Where its data came from, with the move that brought it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_from: Option<String>,
+    /// The host keeps to a fence: this long, at most, it lets the instance run without the word of a quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence_seconds: Option<u64>,
+    /// The leader has heard nothing of the host since then: RFC 3339, UTC. While this stands, the host lets the instance
+    /// run no longer than it has let it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_since: Option<String>,
     /// It was seen here as its document says: the copy that it was made from is not needed any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub arrived: bool,

@@ -9,7 +9,9 @@ use super::lifecycle::{Deletion, Lifecycle, Managed, Update};
 use super::place::{hosts_of, one_host, the_host_itself};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Entry, Node};
-use super::{DEFAULT_TENANT, DocumentError, Kind, Placement, kinds, name, overlay, parts, spec, tenant};
+use super::{
+    DEFAULT_TENANT, DocumentError, Failover, Kind, Placement, kinds, name, overlay, parts, spec, tenant,
+};
 
 pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
 
@@ -56,6 +58,14 @@ impl Document {
         if self.placement.is_some() {
             self.hosts = host.map(str::to_owned).into_iter().collect();
         }
+    }
+
+    /// What may become of it when its host is gone.
+    #[must_use]
+    pub fn failover(&self) -> Failover {
+        self.placement
+            .as_ref()
+            .map_or(Failover::default(), |placement| placement.failover)
     }
 
     /// The document as it is on a host: with what `perHost` says of it.
@@ -407,9 +417,37 @@ impl Document {
         match self.kind {
             Kind::Incus => self.parts = parts::read(self, node)?,
             Kind::Tenant => self.parts = vec![self.made(Kind::Project, tenant::project(self))],
+            Kind::Instance if self.failover() == Failover::Fenced => self.leave_the_start_to_us()?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// After a boot of the host Incus would start the instance by itself, though it may be another host's by then.
+    fn leave_the_start_to_us(&mut self) -> Result<(), DocumentError> {
+        const KEY: &str = "boot.autostart";
+        let config = self.spec.entry("config").or_insert_with(|| Map::new().into());
+        let Some(config) = config.as_object_mut() else {
+            return Ok(());
+        };
+        match config.get(KEY).and_then(Value::as_str) {
+            None => {
+                config.insert(KEY.to_owned(), "false".into());
+                Ok(())
+            }
+            Some("false" | "0" | "no" | "off") => Ok(()),
+            Some(_) => {
+                let path = format!("spec.config.{KEY}");
+                let message =
+                    "goes with no failover: fenced, where only the agent may start it: leave it out";
+                Err(DocumentError::new(
+                    self.line_of(&path).unwrap_or(1),
+                    1,
+                    &path,
+                    message,
+                ))
+            }
+        }
     }
 
     /// A document that follows from this one: of its name, on the same hosts, and as protected.

@@ -33,6 +33,8 @@ pub enum Failover {
     Never,
     /// A person may have it made anew elsewhere.
     Manual,
+    /// It is made anew elsewhere, once its host cannot run it any more: see [`crate::fence`].
+    Fenced,
 }
 
 impl Failover {
@@ -41,6 +43,7 @@ impl Failover {
         match self {
             Self::Never => "never",
             Self::Manual => "manual",
+            Self::Fenced => "fenced",
         }
     }
 }
@@ -123,11 +126,7 @@ fn failover(entries: &[Entry]) -> Result<Failover, DocumentError> {
     let words = ["never", "manual", "fenced"];
     match one_of(&entry.value, "placement.failover", &words)? {
         "manual" => Ok(Failover::Manual),
-        "fenced" => Err(fault(
-            entry,
-            "placement.failover",
-            "fenced is not offered: nothing here proves that a silent host has stopped its copy; use manual or never",
-        )),
+        "fenced" => Ok(Failover::Fenced),
         _ => Ok(Failover::Never),
     }
 }

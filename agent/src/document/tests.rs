@@ -239,7 +239,11 @@ fn a_mistake_is_answered_where_it_was_made() {
         ),
         (
             "failover",
-            "kind: instance\nname: a\nplacement: {hosts: [a], failover: fenced}\nspec: {}\n".into(),
+            "kind: instance\nname: a\nplacement: {hosts: [a], failover: always}\nspec: {}\n".into(),
+        ),
+        (
+            "started by Incus, though fenced",
+            "kind: instance\nname: a\nplacement: {failover: fenced}\nspec:\n  config: {boot.autostart: true}\n  source: {type: none}\n".into(),
         ),
         (
             "spread",

@@ -37,7 +37,7 @@ mod trigger;
 
 pub use alive::{Alive, HostAlive};
 pub use inventory::Inventory;
-pub use placement::{Mover, Moves, Scheduler};
+pub use placement::{Fencer, Held, Mover, Moves, Scheduler};
 pub use preview::Preview;
 pub use services::Hands;
 pub(crate) use stored::read_prefix;

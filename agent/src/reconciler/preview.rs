@@ -15,17 +15,18 @@ use serde_json::Value;
 use super::ReconcilerOptions;
 use super::desired::{Desired, Parser, StoredText, Text};
 use super::execute::in_full;
-use super::observe::{Object, Observed, in_incus, observe};
+use super::observe::{Object, Observed, config_field, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::placement::{self, Decision};
 use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{Binding, DesiredKey, Kind, Phase, binding_key};
+use crate::document::{Binding, DesiredKey, Kind, OWNERSHIP_PREFIX, Phase, binding_key};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
+use crate::service::digest;
 use crate::tunnel::Open;
 
 /// The documents should be the cluster's newest; without a quorum, those that this member knows are better than none.
@@ -137,6 +138,7 @@ impl Preview {
                     effect: Effect::Refused.into(),
                     details: vec![reason],
                     cost: String::new(),
+                    fingerprint: String::new(),
                 }),
                 Decision::Later => {}
             }
@@ -161,6 +163,7 @@ impl Preview {
             cluster: &self.cluster,
             may_delete: true,
             busy: &IDLE,
+            held: None,
         }
     }
 
@@ -184,13 +187,19 @@ impl Preview {
         planned: &ObjectPlan,
         (observed, seen): (&Observed, &Seen),
     ) -> Option<PlannedObject> {
+        let mut live = None;
         let (effect, details, cost) = match seen.of.get(key) {
-            Some(seen) => services::meaning(planned, seen)?,
+            Some(seen) => {
+                live = services::fingerprint(seen);
+                services::meaning(planned, seen)?
+            }
             None if key.kind == Kind::Tunnel => tunnel_meaning(planned, seen.tunnels.get(key))?,
             None => {
                 // Records of the cluster are nothing on a host.
                 in_incus(key.kind)?;
-                meaning(planned, observed.objects.contains_key(key))?
+                let object = observed.objects.get(key);
+                live = object.map(|object| fingerprint(key.kind, object));
+                meaning(planned, object.is_some())?
             }
         };
         Some(PlannedObject {
@@ -201,6 +210,7 @@ impl Preview {
             effect: effect.into(),
             details,
             cost: cost.to_owned(),
+            fingerprint: live.unwrap_or_default(),
         })
     }
 
@@ -300,6 +310,15 @@ fn with_changes(parser: &Parser, now: &Desired, request: &PlanRequest) -> Desire
         }
     }
     wanted
+}
+
+/// A digest of what can be changed of an object. What moves by itself, and what we note on it, is left out.
+fn fingerprint(kind: Kind, object: &Object) -> String {
+    let mut body = body_after(kind, object.whole(), &[]);
+    if let Some(config) = body.get_mut(config_field(kind)).and_then(Value::as_object_mut) {
+        config.retain(|key, _| !key.starts_with("volatile.") && !key.starts_with(OWNERSHIP_PREFIX));
+    }
+    digest(body.to_string().as_bytes())
 }
 
 /// What a plan does, in words: the effect, each change, and what it costs.

@@ -14,21 +14,27 @@ use super::desired::{Desired, Parser};
 use super::engine::{Engine, Pass};
 use super::execute::in_full;
 use super::observe::{Observed, observe};
-use super::placement::{Move, Moves, moves_to};
+use super::placement::{Held, Move, Moves, moves_to};
 use super::plan::{Context, Report, maintenance, plan, plan_without_incus};
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
-use super::trigger::{follow_attended, follow_backups, follow_documents, follow_incus, follow_services};
+use super::trigger::{
+    follow_attended, follow_backups, follow_documents, follow_fence, follow_incus, follow_services,
+};
 use crate::document::{DesiredKey, Phase};
 use crate::incus::IncusError;
 use crate::node::Node;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Passes;
 
 /// Everything is looked at so often, whatever happens.
 const RESCAN: Duration = Duration::from_secs(60);
 /// Things that happen together are looked at together.
 const COALESCE: Duration = Duration::from_millis(50);
+/// To look at many objects is work for Incus, too: after a pass there is none for as long as it took, and at most for
+/// this long; but for an edit.
+const REST_LONGEST: Duration = Duration::from_secs(2);
 /// How long to ask for a quorum before working from what is here.
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(5);
 /// Without a quorum, deletions are not thought of again for so long.
@@ -60,6 +66,17 @@ pub struct Reconciler {
     confirm_again: Option<Instant>,
     /// What moves to this host, for the task that fetches it.
     moves: watch::Sender<Vec<Move>>,
+    passes: Passes,
+    held: Held,
+}
+
+/// What starts a pass.
+#[derive(Debug, Default)]
+struct Wakes {
+    /// A document: a person waits for what comes of it.
+    edited: Arc<Notify>,
+    /// Anything else. After a change of ours there are some of these.
+    happened: Arc<Notify>,
 }
 
 /// Incus has not answered since.
@@ -72,7 +89,13 @@ struct Unreachable {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(node: Node, hands: Hands, options: &ReconcilerOptions) -> Reconciler {
+    pub fn new(
+        node: Node,
+        hands: Hands,
+        held: Held,
+        options: &ReconcilerOptions,
+        passes: Passes,
+    ) -> Reconciler {
         Reconciler {
             host: options.host.clone(),
             cluster: format!("{:x}", node.cluster_id()),
@@ -85,6 +108,8 @@ impl Reconciler {
             unreachable: None,
             confirm_again: None,
             moves: watch::Sender::new(Vec::new()),
+            passes,
+            held,
             node,
             hands,
         }
@@ -98,49 +123,62 @@ impl Reconciler {
 
     /// Runs until shutdown. What is under way then is given a moment; every step may be repeated later.
     pub async fn run(mut self, shutdown: Shutdown) {
-        let wake = Arc::new(Notify::new());
-        let (node, hands) = (self.node.clone(), self.hands.clone());
+        let wakes = Wakes::default();
+        let Wakes { edited, happened } = &wakes;
+        let (node, hands, held) = (self.node.clone(), self.hands.clone(), self.held.clone());
         let followers = async {
             tokio::join!(
-                follow_documents(&node, &wake),
-                follow_incus(&hands.incus, &wake),
-                follow_services(hands.manager.as_ref(), &wake),
-                follow_backups(&hands.board, &wake),
-                follow_attended(&hands.attended, &wake)
+                follow_documents(&node, edited),
+                follow_incus(&hands.incus, happened),
+                follow_services(hands.manager.as_ref(), happened),
+                follow_backups(&hands.board, happened),
+                follow_attended(&hands.attended, happened),
+                follow_fence(held, happened)
             );
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = followers => {}
-            () = self.work(&wake) => {}
+            () = self.work(&wakes) => {}
         }
         self.engine.stop(WORKERS_STOP_LIMIT).await;
     }
 
-    async fn work(&mut self, wake: &Notify) {
+    async fn work(&mut self, wakes: &Wakes) {
         self.catch_up().await;
         info!(host = self.host, "reconciling");
         loop {
+            let started = Instant::now();
             let look_again = self.pass().await;
+            let took = started.elapsed();
+            self.passes.passed(took);
+            let rested = Instant::now() + took.min(REST_LONGEST);
             let rescan = Instant::now() + RESCAN.mul_f64(0.9 + 0.2 * rand::random::<f64>());
             let next = look_again.map_or(rescan, |at| at.min(rescan));
-            self.wait(wake, next).await;
+            if !self.wait(wakes, next).await {
+                tokio::select! {
+                    () = sleep_until(rested) => {}
+                    () = wakes.edited.notified() => {}
+                }
+            }
             sleep(COALESCE).await;
             self.engine.take_finished();
         }
     }
 
-    /// Waits for a reason to look again. That status was written is none, unless there was more to say.
-    async fn wait(&mut self, wake: &Notify, next: Instant) {
+    /// Waits for a reason to look again; whether somebody waits for what comes of it. That status was written is none,
+    /// unless there was more to say.
+    async fn wait(&mut self, wakes: &Wakes, next: Instant) -> bool {
         loop {
             tokio::select! {
-                () = wake.notified() => return,
-                () = self.engine.finished() => return,
-                () = sleep_until(next) => return,
+                () = wakes.edited.notified() => return true,
+                () = wakes.happened.notified() => return false,
+                () = self.engine.finished() => return false,
+                () = sleep_until(next) => return false,
                 Some(written) = self.status_writes.join_next() => {
                     let failed = self.status_failed(written);
                     if failed || std::mem::take(&mut self.status_waits) {
-                        return;
+                        return false;
                     }
                 }
             }
@@ -207,15 +245,16 @@ impl Reconciler {
         // What somebody was at work on before we looked may have been seen half done.
         let mut attended = self.hands.attended.by_people();
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
+        let held = self.held.now();
         let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
-        let mut planned = plan(desired, &observed, &seen, self.context(false, &busy));
+        let mut planned = plan(desired, &observed, &seen, self.context(false, &busy, &held));
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
             && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
         {
-            planned = plan(&desired, &observed, &seen, self.context(true, &busy));
+            planned = plan(&desired, &observed, &seen, self.context(true, &busy, &held));
             confirmed = Some(stored);
         }
         maintenance::pause(&mut planned, desired, &self.host);
@@ -233,12 +272,18 @@ impl Reconciler {
         Ok((pass, confirmed))
     }
 
-    fn context<'a>(&'a self, may_delete: bool, busy: &'a BTreeSet<DesiredKey>) -> Context<'a> {
+    fn context<'a>(
+        &'a self,
+        may_delete: bool,
+        busy: &'a BTreeSet<DesiredKey>,
+        held: &'a BTreeSet<DesiredKey>,
+    ) -> Context<'a> {
         Context {
             host: &self.host,
             cluster: &self.cluster,
             may_delete,
             busy,
+            held: Some(held),
         }
     }
 
@@ -288,9 +333,9 @@ impl Reconciler {
             }
         }
         // What is on the host itself does not wait for Incus.
-        let busy = self.engine.busy();
+        let (busy, held) = (self.engine.busy(), self.held.now());
         let seen = self.look(desired, None, &busy).await;
-        let mut planned = plan_without_incus(desired, &seen, self.context(false, &busy));
+        let mut planned = plan_without_incus(desired, &seen, self.context(false, &busy, &held));
         maintenance::pause(&mut planned, desired, &self.host);
         let services = self.services.planned(&planned, now);
         let pass = self.engine.pass(planned, now);
@@ -314,6 +359,7 @@ impl Reconciler {
             cluster: &self.cluster,
             may_delete: false,
             busy,
+            held: None,
         };
         self.services.observe(desired, incus, context).await
     }

@@ -28,6 +28,7 @@ use crate::node::identity::InitialCluster;
 use crate::node::{Node, NodeOptions, bootstrap};
 use crate::service::{HostMachine, Manager, Supervisor};
 use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
 use crate::tunnel::Tunnels;
 
 /// Far more than anything here takes.
@@ -75,7 +76,7 @@ impl Host {
             lease_checkpoint_interval: Duration::from_secs(300),
             snapshot_count: 10_000,
             quota_bytes: 0,
-            stopwatch: crate::telemetry::Metrics::new().stopwatch(),
+            stopwatch: Metrics::new().stopwatch(),
         };
         let (node, tasks) = bootstrap::start(options, identity).await.unwrap();
         let mut running = JoinSet::new();
@@ -127,7 +128,13 @@ impl Host {
             Tunnels::new().1,
         );
         self.attended = hands.attended.clone();
-        let reconciler = Reconciler::new(self.node.clone(), hands, &Self::options());
+        let reconciler = Reconciler::new(
+            self.node.clone(),
+            hands,
+            Held::none(),
+            &Self::options(),
+            Metrics::new().passes(),
+        );
         self.reconciler = Some((shutdown.clone(), tokio::spawn(reconciler.run(shutdown))));
     }
 

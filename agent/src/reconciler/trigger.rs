@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info};
 
 use super::execute::in_full;
+use super::placement::Held;
 use super::stored::prefix_end;
 use crate::attended::Attended;
 use crate::backup::Board;
@@ -76,6 +77,14 @@ pub(crate) async fn follow_backups(board: &Board, wake: &Notify) {
 pub(crate) async fn follow_attended(attended: &Attended, wake: &Notify) {
     loop {
         attended.let_go().await;
+        wake.notify_one();
+    }
+}
+
+/// Follows which fenced instances may run here.
+pub(crate) async fn follow_fence(mut held: Held, wake: &Notify) {
+    loop {
+        held.changed().await;
         wake.notify_one();
     }
 }

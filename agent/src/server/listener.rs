@@ -76,10 +76,7 @@ pub(super) struct Port {
 
 /// Serves a port until the shutdown, and then what is under way, for as long as `drain`.
 pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain: Duration) {
-    let Port {
-        listener,
-        mut security,
-    } = port;
+    let Port { listener, security } = port;
     let http = http();
     let places = Places::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS);
     let handshakes = Handshakes::new(HANDSHAKES, HANDSHAKES_PER_ADDRESS);
@@ -111,7 +108,7 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let handshake = security.as_mut().map(Security::handshake);
+        let handshake = security.as_ref().map(Security::handshake);
         let underway = handshake.is_some().then(|| handshakes.begin(address.ip()));
         let complaints = complaints.clone();
         let (http, router, watcher) = (http.clone(), router.clone(), connections.watcher());

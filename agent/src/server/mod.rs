@@ -28,22 +28,27 @@ use tonic::service::Routes;
 use crate::api::{self, ApiContext, ApiOptions};
 use crate::backup::{BackupTask, Keeper, Store};
 use crate::config::RunConfig;
+use crate::fence::GuardClient;
 use crate::incus::Incus;
 use crate::node::bootstrap::{self, NodeOptions, NodeTasks, Origin};
 use crate::node::{AutoCompaction, Node, RaftView, SpaceTask};
 use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Dialer, Hosts, JoinOptions, JoinServer};
-use crate::reconciler::{Alive, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler};
+use crate::reconciler::{
+    Alive, Fencer, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler,
+};
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LeaderWatch, Metrics};
+use crate::telemetry::{LeaderWatch, Metrics, Passes};
+use crate::tls::own::OwnTls;
 use crate::tls::peer::PeerTls;
+use crate::tls::server::ServerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
 use local::LocalPort;
-use tls::{Certificates, Security};
+use tls::Security;
 use trust::TrustTask;
 
 /// Runs one member until it is told to stop, or must.
@@ -74,9 +79,14 @@ pub async fn run(config: RunConfig) -> Result<()> {
         });
     }
     let mut client_ports = Vec::new();
+    let mut server_tls = None;
     for url in &config.listen_client {
         let security = match &config.client_tls {
-            Some(files) if url.is_tls() => Some(Security::Clients(Certificates::load(files)?)),
+            Some(files) if url.is_tls() => {
+                let tls = ServerTls::load(files)?;
+                server_tls = Some(tls.clone());
+                Some(Security::Clients(tls))
+            }
             _ => None,
         };
         client_ports.push(Port {
@@ -162,14 +172,19 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
     spawn_maintenance(&node, &config, &clients, &mut background);
 
+    let own_tls = peer_tls.map(|peer| OwnTls {
+        peer,
+        server: server_tls,
+    });
     let backups = keeper.map(|keeper| BackupTask::new(node.clone(), keeper, hosts.clone()));
-    let context = api_context(&node, hosts.clone(), peer_tls, &config, metrics, &clients);
+    let passes = metrics.passes();
+    let context = api_context(&node, hosts.clone(), own_tls, &config, metrics, &clients);
     background.spawn(LeaderWatch::new(context.metrics.clone(), node.raft_view(), clients.clone()).run());
     client_gate.open(api::router(context));
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let mut acting = spawn_reconciler(&node, hands, hosts, &config, &clients);
+    let mut acting = spawn_reconciler(&node, hands, hosts, &config, passes, &clients);
     if let Some(backups) = backups {
         acting.spawn(backups.run(clients.clone()));
     }
@@ -371,7 +386,7 @@ async fn announce(mut view: watch::Receiver<RaftView>) {
 fn api_context(
     node: &Node,
     hosts: Hosts,
-    tls: Option<PeerTls>,
+    tls: Option<OwnTls>,
     config: &RunConfig,
     metrics: Metrics,
     shutdown: &Shutdown,
@@ -427,6 +442,12 @@ fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut Jo
     Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
 }
 
+/// What stops this host's fenced instances in time.
+fn guard(hands: &Hands, config: &RunConfig) -> GuardClient {
+    let by_systemd = matches!(hands.manager, Some(Manager::Systemd));
+    GuardClient::new(config.data_dir.join("fence"), hands.incus.socket(), by_systemd)
+}
+
 /// What keeps backups of this host.
 fn keeper(node: &Node, hands: &Hands, config: &RunConfig) -> Keeper {
     let store = Store::open(&config.data_dir.join("backups"));
@@ -440,6 +461,7 @@ fn spawn_reconciler(
     hands: Option<Hands>,
     hosts: Hosts,
     config: &RunConfig,
+    passes: Passes,
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
     let mut acting = JoinSet::new();
@@ -449,7 +471,9 @@ fn spawn_reconciler(
     };
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
-    let reconciler = Reconciler::new(node.clone(), hands, &options);
+    let fencer = Fencer::new(node.clone(), guard(&hands, config));
+    let reconciler = Reconciler::new(node.clone(), hands, fencer.held(), &options, passes);
+    acting.spawn(fencer.run(shutdown.clone()));
     let received = config.data_dir.join("moves");
     let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
     acting.spawn(reconciler.run(shutdown.clone()));

@@ -1,20 +1,17 @@
 //! TLS at the ports: how a connection begins, and who is at its other end.
 //!
 //! Owns the handshake and nothing after it: what a name may do is for the API's interceptor, which members may say what
-//! for `peer`. Files are looked at again while the member runs, so that a renewed certificate is served without a
-//! restart.
+//! for `peer`. Which certificates are shown is for `crate::tls`.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Extensions;
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -22,12 +19,10 @@ use super::handshakes::Underway;
 use super::joiners::{Joiner, Joiners};
 use super::plaintext;
 use crate::api::ClientCertificate;
-use crate::config::TlsFiles;
 use crate::peer::PeerCertificate;
-use crate::tls::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, TlsFileError};
 use crate::tls::holder::Holder;
 use crate::tls::peer::PeerTls;
-use crate::tls::provider;
+use crate::tls::server::ServerTls;
 use crate::tls::trouble::explained;
 
 /// Who does not finish its handshake within this time is dropped.
@@ -39,18 +34,18 @@ const LINGER_BYTES: usize = 16 << 10;
 
 /// What a port with TLS is served with.
 pub(super) enum Security {
-    Clients(Certificates),
+    Clients(ServerTls),
     Peers(PeerTls, Joiners),
 }
 
 impl Security {
     /// How the next connection begins.
-    pub(super) fn handshake(&mut self) -> Handshake {
+    pub(super) fn handshake(&self) -> Handshake {
         match self {
-            Security::Clients(certificates) => Handshake {
-                config: certificates.current(),
+            Security::Clients(tls) => Handshake {
+                config: tls.current(),
                 with: With::Clients {
-                    names_users: certificates.files.names_users,
+                    names_users: tls.files().names_users,
                 },
             },
             Security::Peers(tls, joiners) if joiners.are_expected() => Handshake {
@@ -62,47 +57,6 @@ impl Security {
                 with: With::Peers(None),
             },
         }
-    }
-}
-
-/// The certificates of a client port.
-pub(super) struct Certificates {
-    files: TlsFiles,
-    config: Arc<ServerConfig>,
-    /// Of the files when `config` was made, or when that last failed.
-    seen: Stamps,
-    look_again: Instant,
-}
-
-impl Certificates {
-    /// # Errors
-    /// See [`TlsFileError`].
-    pub(super) fn load(files: &TlsFiles) -> Result<Certificates, TlsFileError> {
-        Ok(Certificates {
-            config: config(files)?,
-            seen: stamps(files),
-            look_again: Instant::now() + LOOK_AGAIN_AFTER,
-            files: files.clone(),
-        })
-    }
-
-    /// With the files as they are now. Files that cannot be served are logged, and the former ones served on.
-    fn current(&mut self) -> Arc<ServerConfig> {
-        if Instant::now() >= self.look_again {
-            self.look_again = Instant::now() + LOOK_AGAIN_AFTER;
-            let stamps = stamps(&self.files);
-            if stamps != self.seen {
-                self.seen = stamps;
-                match config(&self.files) {
-                    Ok(renewed) => {
-                        tracing::info!(cert_file = %self.files.cert.display(), "certificates read again");
-                        self.config = renewed;
-                    }
-                    Err(error) => tracing::error!(%error, "the former certificates are served on"),
-                }
-            }
-        }
-        self.config.clone()
     }
 }
 
@@ -230,42 +184,4 @@ async fn linger(mut socket: TcpStream) {
     };
     // Whatever comes of it, the connection ends.
     let _ = timeout(LINGER, read).await;
-}
-
-fn config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsFileError> {
-    let file = |flag, path: &Path| PemFile {
-        flag,
-        path: path.to_owned(),
-    };
-    let cert = file("--cert-file", &files.cert);
-    let chain = cert.certificates()?;
-    let key = file("--key-file", &files.key).private_key()?;
-    let unfit = |error: rustls::Error| TlsFileError::Pair {
-        flag: cert.flag,
-        cert: files.cert.clone(),
-        key: files.key.clone(),
-        reason: error.to_string(),
-    };
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(unfit)?;
-    let builder = match &files.trusted_ca {
-        Some(path) => {
-            let trusted = file("--trusted-ca-file", path);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots()?), provider())
-                    .build()
-                    .map_err(|error| trusted.unfit(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(unfit)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn stamps(files: &TlsFiles) -> Stamps {
-    let paths = [Some(&files.cert), Some(&files.key), files.trusted_ca.as_ref()];
-    Stamps::of(paths.into_iter().flatten().map(AsRef::as_ref))
 }

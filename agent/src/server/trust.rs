@@ -4,7 +4,7 @@
 //! together. What was not issued by the cluster is left to whoever did.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proto::peer::RenewRequest;
 use rcgen::KeyPair;
@@ -14,11 +14,12 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use crate::config::RunConfig;
 use crate::node::Node;
 use crate::peer::certify;
-use crate::tls::files::{PemFile, write_private};
+use crate::tls::about::leads_to;
+use crate::tls::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, write_private};
 use crate::tls::issuer::{self, IssuerError, Validity};
 use crate::tls::peer::PeerTls;
 
-/// Between two looks, and sooner while something is missing.
+/// Between two looks, and sooner while something is missing, or when authorities or issuer change.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
@@ -47,6 +48,7 @@ impl TrustTask {
         };
         let mut said = String::new();
         loop {
+            let seen = self.stamps(&issuer);
             let outcome = self.look(&issuer).await;
             let pause = match &outcome {
                 Ok(()) => LOOK_AGAIN,
@@ -59,8 +61,15 @@ impl TrustTask {
                 }
                 said = now;
             }
-            tokio::time::sleep(pause).await;
+            let until = Instant::now() + pause;
+            while Instant::now() < until && self.stamps(&issuer) == seen {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
         }
+    }
+
+    fn stamps(&self, issuer: &PemFile) -> Stamps {
+        Stamps::of([issuer.path.as_path(), self.tls.files().trusted_ca.path.as_path()])
     }
 
     async fn look(&self, issuer: &PemFile) -> Result<(), String> {
@@ -104,12 +113,27 @@ impl TrustTask {
         Ok(())
     }
 
-    /// A request for a certificate in the place of one that ends soon; `None`: it does not, or it is not the cluster's.
+    /// A request for a certificate in the place of one that ends soon, or comes from a former authority; `None`: it is as it
+    /// should be, or not the cluster's.
     fn due(&self, certificate: &Path, key: &Path) -> Result<Option<Vec<u8>>, String> {
         let unreadable = |path: &Path| format!("{} is unreadable", path.display());
-        let der = CertificateDer::from_pem_file(certificate).map_err(|_| unreadable(certificate))?;
-        let validity = Validity::of(&der).ok_or_else(|| unreadable(certificate))?;
-        if !validity.is_due(SystemTime::now()) || !self.is_ours(&der)? {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
+            .map_err(|_| unreadable(certificate))?
+            .collect();
+        let chain = chain.map_err(|_| unreadable(certificate))?;
+        let validity = chain.first().and_then(Validity::of);
+        let validity = validity.ok_or_else(|| unreadable(certificate))?;
+        let authorities = self.tls.files().trusted_ca.certificates();
+        let authorities = authorities.map_err(|error| error.to_string())?;
+        let issuer = self.tls.issuer().map_err(|error| error.to_string())?;
+        let issuer = issuer.and_then(|issuer| issuer.certificate());
+        let ours = authorities.iter().chain(&issuer).any(|one| leads_to(&chain, one));
+        // The first authority issues, by the issuer, once that is here.
+        let former = authorities
+            .first()
+            .zip(issuer)
+            .is_some_and(|(first, issuer)| !leads_to(&chain, first) && leads_to(&[issuer], first));
+        if !ours || !(former || validity.is_due(SystemTime::now())) {
             return Ok(None);
         }
         let key_der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|_| unreadable(key))?;
@@ -117,30 +141,6 @@ impl TrustTask {
         issuer::request(&pair)
             .map(Some)
             .map_err(|error| error.to_string())
-    }
-
-    /// Whether the cluster's authority or its members' issuer has issued it, by the issuer's name.
-    fn is_ours(&self, certificate: &CertificateDer<'_>) -> Result<bool, String> {
-        let issuers = self.tls.files().issuer.as_ref();
-        let issuer = issuers.map(PemFile::certificates).transpose();
-        let issuer = issuer.map_err(|error| error.to_string())?.unwrap_or_default();
-        let authorities = self.tls.files().trusted_ca.certificates();
-        let authorities = authorities.map_err(|error| error.to_string())?;
-        let name = |certificate: &CertificateDer<'_>, of_issuer: bool| {
-            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-            let name = if of_issuer {
-                parsed.issuer()
-            } else {
-                parsed.subject()
-            };
-            Some(name.to_string())
-        };
-        let issued_by = name(certificate, true);
-        Ok(issued_by.is_some()
-            && issuer
-                .iter()
-                .chain(&authorities)
-                .any(|authority| name(authority, false) == issued_by))
     }
 }
 

@@ -17,6 +17,7 @@ use raft_store::Stopwatch;
 
 use super::calls::{Calls, StartedCall};
 use super::disk::DiskTimes;
+use super::passes::Passes;
 use super::process;
 use crate::node::RaftView;
 
@@ -30,6 +31,7 @@ pub struct Metrics {
 struct Inner {
     calls: Calls,
     disk: Arc<DiskTimes>,
+    passes: Passes,
     received_bytes: Counter,
     sent_bytes: Counter,
     proposals_pending: Gauge,
@@ -94,6 +96,7 @@ impl Metrics {
             inner: Arc::new(Inner {
                 calls: Calls::new(),
                 disk: Arc::new(DiskTimes::new()),
+                passes: Passes::new(),
                 received_bytes: Counter::default(),
                 sent_bytes: Counter::default(),
                 proposals_pending: Gauge::default(),
@@ -118,6 +121,12 @@ impl Metrics {
     #[must_use]
     pub fn stopwatch(&self) -> Arc<dyn Stopwatch> {
         self.inner.disk.clone()
+    }
+
+    /// What the reconciler counts its passes with.
+    #[must_use]
+    pub fn passes(&self) -> Passes {
+        self.inner.passes.clone()
     }
 
     /// Clients sent this much in gRPC calls.
@@ -180,6 +189,7 @@ impl Metrics {
         let Inner { calls, .. } = &*self.inner;
         calls.register(registry);
         self.inner.disk.register(registry);
+        self.inner.passes.register(registry);
         registry.register(
             "etcd_network_client_grpc_received_bytes",
             "Bytes that clients sent in calls",

@@ -8,9 +8,11 @@ mod disk;
 mod leader;
 mod logging;
 mod metrics;
+mod passes;
 mod process;
 
 pub use calls::{CallKind, StartedCall};
 pub use leader::LeaderWatch;
 pub use logging::{LoggingError, init_logging};
 pub use metrics::{Metrics, NodeSample, PendingProposal, StreamGauge};
+pub use passes::Passes;

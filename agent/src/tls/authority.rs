@@ -107,22 +107,29 @@ impl Authority {
         })
     }
 
+    /// Another authority's certificate, issued by this one: its word that the other may be trusted as it is.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn approve(
+        &self,
+        next: &Issued,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, AuthorityError> {
+        let (name, key) = open(&next.certificate, &next.key)?;
+        let mut params = params_of_authority(&name, 0);
+        params.use_authority_key_identifier_extension = true;
+        set_lifetime(&mut params, now, lifetime);
+        Ok(params.signed_by(&key, &self.issuer)?.pem())
+    }
+
     /// Opens what [`Authority::found`] or [`Authority::found_issuer`] made. Both may be in one text.
     ///
     /// # Errors
     /// See [`AuthorityError`].
     pub fn open(certificate: &str, key: &str) -> Result<Authority, AuthorityError> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|_| AuthorityError::Certificate)?;
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(&der).map_err(|_| AuthorityError::Certificate)?;
-        let unreadable = |error: &dyn std::fmt::Display| AuthorityError::Key(error.to_string());
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable(&error))?;
-        let key = KeyPair::try_from(&key).map_err(|error| unreadable(&error))?;
-        if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
-            return Err(AuthorityError::Pair);
-        }
-        let name = Holder::of(&der).common_name.ok_or(AuthorityError::Certificate)?;
+        let (name, key) = open(certificate, key)?;
         Ok(Authority {
             issuer: Issuer::new(params_of_authority(&name, 0), key),
         })
@@ -165,6 +172,21 @@ impl Authority {
             key: key.serialize_pem(),
         })
     }
+}
+
+/// The name in an authority's certificate, and its key.
+fn open(certificate: &str, key: &str) -> Result<(String, KeyPair), AuthorityError> {
+    let der =
+        CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| AuthorityError::Certificate)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| AuthorityError::Certificate)?;
+    let unreadable = |error: &dyn std::fmt::Display| AuthorityError::Key(error.to_string());
+    let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable(&error))?;
+    let key = KeyPair::try_from(&key).map_err(|error| unreadable(&error))?;
+    if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
+        return Err(AuthorityError::Pair);
+    }
+    let name = Holder::of(&der).common_name.ok_or(AuthorityError::Certificate)?;
+    Ok((name, key))
 }
 
 /// `below`: how many authorities there may be between it and a certificate.

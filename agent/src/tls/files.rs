@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
-/// At most this often files are looked at again, on the occasion of a new connection.
-pub const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// At most this often files are looked at again: whether they have changed costs next to nothing.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Why files cannot be used. The text names the flag, the file and the way out.
 #[derive(Debug, Error)]

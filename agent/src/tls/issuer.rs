@@ -54,6 +54,12 @@ impl Issuer {
         })
     }
 
+    /// Its own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok()
+    }
+
     /// A certificate for the key of a request, and the issuer's own, as PEM.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
 
@@ -52,6 +53,8 @@ struct Loaded {
     joining: Arc<ServerConfig>,
     pin: Pin,
     client: Arc<ClientConfig>,
+    chain: Vec<CertificateDer<'static>>,
+    authorities: Vec<CertificateDer<'static>>,
 }
 
 impl fmt::Debug for PeerTls {
@@ -116,6 +119,18 @@ impl PeerTls {
     #[must_use]
     pub fn client(&self) -> Arc<ClientConfig> {
         self.0.loaded.load().client.clone()
+    }
+
+    /// The certificate that is shown, with those between it and its authority.
+    #[must_use]
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.0.loaded.load().chain.clone()
+    }
+
+    /// Whose members are believed.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<CertificateDer<'static>> {
+        self.0.loaded.load().authorities.clone()
     }
 
     /// What takes up files that change.
@@ -202,7 +217,7 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
         .map_err(pair)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyName::trusting(roots)))
-        .with_client_auth_cert(chain, files.key.private_key()?)
+        .with_client_auth_cert(chain.clone(), files.key.private_key()?)
         .map_err(pair)?;
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
@@ -211,5 +226,7 @@ fn load(files: &PeerTlsFiles, member: &str) -> Result<Loaded, TlsFileError> {
         joining,
         pin,
         client: Arc::new(client),
+        chain,
+        authorities,
     })
 }

@@ -8,7 +8,7 @@ mod growth;
 mod member;
 mod subject;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -208,6 +208,20 @@ impl Cluster {
         let args = &mut self.builder.args;
         args.retain(|arg| !arg.starts_with(&format!("{flag}=")));
         args.push(format!("{flag}={value}"));
+    }
+
+    /// What a member's metrics say, by name and labels.
+    ///
+    /// # Panics
+    /// When it does not answer with numbers.
+    pub async fn metrics(&self, i: usize) -> BTreeMap<String, f64> {
+        let response = reqwest::get(format!("{}/metrics", self.endpoint(i))).await;
+        let text = response.expect("scrape").text().await.expect("text");
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+            .collect()
     }
 
     /// A client of one member, not connected yet, in the name of the cluster's user if it has one.

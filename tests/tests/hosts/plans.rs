@@ -57,6 +57,16 @@ async fn a_kept_plan_is_applied_as_it_is(hosts: &Hosts) {
         error.contains("instance web was at revision") && error.contains("plan again"),
         "{error}"
     );
+    hosts.agentctl(&["status", "--wait=60s"]).await;
+    // What a person changes in Incus meanwhile counts, too, though no document speaks of it.
+    hosts.agentctl(&["plan", "-f", &file, "-o", &kept]).await;
+    hosts.incus(1, &["config", "set", "web", "user.note=theirs"]);
+    let error = hosts.fails(&["apply", &kept]).await;
+    assert!(
+        error.contains("instance web on m1 has been changed since the plan was made"),
+        "{error}"
+    );
+    assert_eq!(hosts.memory(1, "web"), "80MiB");
     hosts.agentctl(&["plan", "-f", &file, "-o", &kept]).await;
     let applied = hosts.agentctl(&["apply", &kept]).await;
     assert!(

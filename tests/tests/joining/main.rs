@@ -1,6 +1,9 @@
 //! Hosts that become members by a token: what they are told, what an interrupted one finds, and who is kept out.
 
+mod client;
+mod load;
 mod renewal;
+mod rotation;
 mod site;
 
 use agent::join::ticket;

@@ -92,7 +92,7 @@ impl Site {
         let members: Vec<String> = self
             .hosts
             .iter()
-            .filter(|host| host.dir.join("peer.pem").exists())
+            .filter(|host| host.is_of_the_first())
             .map(|host| format!("{}={}", host.name, host.peer_url))
             .collect();
         let host = &mut self.hosts[i];
@@ -108,6 +108,15 @@ impl Site {
         command.args(["--initial-advertise-peer-urls", &host.peer_url]);
         command.args(["--advertise-client-urls", &host.client_url]);
         host.spawn(command);
+    }
+
+    /// Starts a host again that has run, as it was started, and waits until it serves.
+    pub(crate) async fn restart(&mut self, i: usize) {
+        match self.hosts[i].is_of_the_first() {
+            true => self.start(i),
+            false => self.join(i, "", &[]),
+        }
+        self.serves(i).await;
     }
 
     /// `agent join` on a host, with a token from a file. It goes on as its member.
@@ -224,6 +233,12 @@ fn are_voters(listed: &str, names: &[&str]) -> bool {
 }
 
 impl Host {
+    /// Whether it is one that the cluster was made with, and not one that has joined.
+    fn is_of_the_first(&self) -> bool {
+        let settings = fs::read_to_string(self.dir.join("config.yaml")).unwrap_or_default();
+        settings.contains("agentctl cluster init")
+    }
+
     /// What differs from a machine of its own.
     fn flags(&self) -> Vec<String> {
         let flag = |name: &str, value: &str| format!("--{name}={value}");

@@ -2,8 +2,8 @@
 
 use proto::agent::v1::trust_client::TrustClient;
 use proto::agent::v1::{
-    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
-    RevokeTokenResponse,
+    CreateTokenRequest, CreateTokenResponse, EntrustRequest, EntrustResponse, ListCertificatesRequest,
+    ListCertificatesResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
 };
 
 use super::{Client, Repeat};
@@ -26,6 +26,23 @@ impl Client {
     ) -> Result<ListTokensResponse, CliError> {
         self.call(Repeat::Always, async |link| {
             TrustClient::new(link).list_tokens(request).await
+        })
+        .await
+    }
+
+    pub(crate) async fn list_certificates(&self) -> Result<ListCertificatesResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            TrustClient::new(link)
+                .list_certificates(ListCertificatesRequest {})
+                .await
+        })
+        .await
+    }
+
+    /// Harmless to repeat. To be sent to the member that it is for.
+    pub(crate) async fn entrust(&self, request: EntrustRequest) -> Result<EntrustResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            TrustClient::new(link).entrust(request.clone()).await
         })
         .await
     }

@@ -21,15 +21,15 @@ use crate::tls::issuer::Validity;
 
 /// The authority's certificate, which everybody has.
 pub(super) const CA: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
+pub(super) const CA_KEY: &str = "ca.key";
 /// What members issue certificates with: its certificate and its key.
-const ISSUER: &str = "issuer.pem";
+pub(super) const ISSUER: &str = "issuer.pem";
 const ADMIN: &str = "admin.pem";
 const SITE: &str = "cluster.json";
 /// The user who may do everything, once users are made.
 const ADMIN_USER: &str = "root";
 
-const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+pub(super) const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[derive(Debug)]
@@ -61,6 +61,11 @@ impl Folder {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The cluster's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A cluster's authority is made once.
@@ -140,12 +145,7 @@ impl Folder {
 
     fn entry(&self, file: String, role: &'static str, host: Option<String>) -> Result<Entry, CliError> {
         let text = self.read(&file)?;
-        let unreadable = || {
-            CliError::failed(format!(
-                "{}: holds no certificate",
-                self.path.join(&file).display()
-            ))
-        };
+        let unreadable = || self.unreadable(&file);
         let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| unreadable())?;
         let validity = Validity::of(&der).ok_or_else(unreadable)?;
         Ok(Entry {
@@ -159,10 +159,12 @@ impl Folder {
 
     /// Issues one certificate anew.
     pub(super) fn renew(&self, site: &Site, entry: &Entry, now: SystemTime) -> Result<(), CliError> {
-        let authority = Authority::open(&self.read(CA)?, &self.read(CA_KEY)?).map_err(failed)?;
+        let text = self.read(CA)?;
+        let authority = Authority::open(&text, &self.read(CA_KEY)?).map_err(failed)?;
         if entry.role == "issuer" {
+            let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| self.unreadable(CA))?;
             let issuer = authority
-                .found_issuer(&self.name, now, CA_LIFETIME)
+                .found_issuer(Holder::of(&der).shown(), now, CA_LIFETIME)
                 .map_err(failed)?;
             let issuer = format!("{}{}", issuer.certificate, issuer.key);
             for host in &site.hosts {
@@ -174,6 +176,14 @@ impl Folder {
             Some(host) => self.issue_to(&authority, site, host, &entry.file, now),
             None => self.issue(&authority, &entry.file, Role::Client { user: ADMIN_USER }, now),
         }
+    }
+
+    /// Issues everything anew, but the authority itself.
+    pub(super) fn issue_all(&self, now: SystemTime) -> Result<(), CliError> {
+        let site = self.site()?;
+        let mut entries = self.entries()?;
+        entries.retain(|entry| entry.file != CA);
+        entries.iter().try_for_each(|entry| self.renew(&site, entry, now))
     }
 
     /// A host's certificate, by the name of its file.
@@ -212,11 +222,27 @@ impl Folder {
     }
 
     /// In one step: nobody sees half a file.
-    fn write(&self, file: &str, text: &str) -> Result<(), CliError> {
+    pub(super) fn write(&self, file: &str, text: &str) -> Result<(), CliError> {
         write_private(&self.path.join(file), text).map_err(|error| self.failed(file, &error))
     }
 
-    fn read(&self, file: &str) -> Result<String, CliError> {
+    /// It may be gone already.
+    pub(super) fn remove(&self, file: &str) -> Result<(), CliError> {
+        match fs::remove_file(self.path.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(file, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn read_if_there(&self, file: &str) -> Result<Option<String>, CliError> {
+        match fs::read_to_string(self.path.join(file)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(file, &error)),
+        }
+    }
+
+    pub(super) fn read(&self, file: &str) -> Result<String, CliError> {
         fs::read_to_string(self.path.join(file)).map_err(|error| {
             let failed = self.failed(file, &error);
             match error.kind() {
@@ -234,12 +260,19 @@ impl Folder {
         made.map_err(|error| self.failed(below, &error))
     }
 
+    fn unreadable(&self, file: &str) -> CliError {
+        CliError::failed(format!(
+            "{}: holds no certificate",
+            self.path.join(file).display()
+        ))
+    }
+
     fn failed(&self, file: &str, error: &io::Error) -> CliError {
         CliError::failed(format!("{}: {}", self.path.join(file).display(), os_text(error)))
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
-fn failed(error: AuthorityError) -> CliError {
+pub(super) fn failed(error: AuthorityError) -> CliError {
     CliError::failed(error.to_string())
 }

@@ -1,9 +1,12 @@
 //! `agentctl cluster init` and `agentctl cert`: the authority of a cluster, on the machine of whoever runs it.
 //!
 //! [`folder`] keeps what was made, [`site`] is what a cluster's certificates and its hosts' settings follow from: pure.
-//! The authority's key stays in that folder: no host has it, and nothing here asks a cluster.
+//! [`rotation`] puts another authority in the place of the first, by what [`members`] are asked and handed.
+//! The authority's key stays in that folder: no host has it.
 
 mod folder;
+mod members;
+mod rotation;
 mod site;
 
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 
 use self::folder::{Entry, Folder};
+use self::rotation::RotateArgs;
 use self::site::Site;
 pub(super) use self::site::SiteHost;
 use super::config_dir::{VARIABLE, config_dir};
@@ -19,6 +23,7 @@ use super::context;
 use super::error::CliError;
 use super::format;
 use super::format::columns::columns;
+use super::options::GlobalOptions;
 use crate::config::HOST_FOLDER;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,6 +75,8 @@ pub(super) enum CertCommand {
     List(ListArgs),
     /// Make new certificates before the old ones end
     Renew(RenewArgs),
+    /// Put another authority in the place of a cluster's, while it runs
+    Rotate(RotateArgs),
 }
 
 #[derive(Args, Debug)]
@@ -133,13 +140,14 @@ impl InitArgs {
 }
 
 impl CertCommand {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) async fn run(self, options: GlobalOptions) -> Result<(), CliError> {
         match self {
             Self::List(args) => {
                 let entries = args.place.folder(&args.cluster)?.entries()?;
                 format::write(table(&entries, SystemTime::now()).as_bytes())
             }
             Self::Renew(args) => args.run(),
+            Self::Rotate(args) => args.run(options).await,
         }
     }
 }
@@ -164,9 +172,10 @@ impl RenewArgs {
         let mut text = String::new();
         for entry in folder.entries()?.iter().filter(|entry| due(entry)) {
             if entry.file == folder::CA {
-                text.push_str(
-                    "the authority itself ends soon: make another cluster's, and move the hosts to it\n",
-                );
+                text.push_str(&format!(
+                    "the authority itself ends soon: agentctl cert rotate {} trust\n",
+                    self.cluster
+                ));
                 continue;
             }
             folder.renew(&site, entry, now)?;

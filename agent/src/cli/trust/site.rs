@@ -127,10 +127,15 @@ impl Site {
         .text()
     }
 
+    /// Where clients reach it.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.url(self.client_port)).collect()
+    }
+
     /// What `agentctl` needs to know of the cluster, whose files are in this folder.
     pub(super) fn context(&self, folder: &Path) -> Context {
         Context {
-            endpoints: self.hosts.iter().map(|host| host.url(self.client_port)).collect(),
+            endpoints: self.endpoints(),
             cacert: Some(folder.join("ca.pem")),
             cert: Some(folder.join("admin.pem")),
             key: Some(folder.join("admin.key")),

@@ -67,6 +67,18 @@ pub(crate) fn decide(desired: &Desired, hosts: &Hosts) -> Vec<(DesiredKey, Decis
     decisions
 }
 
+/// Decides for one instance whose host is gone.
+pub(crate) fn decide_one(
+    desired: &Desired,
+    key: &DesiredKey,
+    document: &Document,
+    hosts: &Hosts,
+) -> Decision {
+    let placement = document.placement.clone().unwrap_or_default();
+    let fitness = fitness(desired, document, &placement, hosts);
+    choose(&placement, &key.tenant, &fitness, &Load::of(desired), hosts)
+}
+
 /// The instances that may be on several hosts and are on none.
 pub(crate) fn unbound(desired: &Desired) -> impl Iterator<Item = (&DesiredKey, &Document, &Placement)> {
     desired.documents.iter().filter_map(|(key, wanted)| {

@@ -309,7 +309,7 @@ impl Mover {
             reason: format!("moved from {}", before.host),
             moving_to: None,
             moved_from: Some(before.host.clone()),
-            arrived: false,
+            ..Binding::default()
         };
         if replace(&self.node, &one.key, one.bound.revision, &binding).await? {
             return Ok(());

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
 use super::choose::{Decision, Hosts, State, decide};
+use super::failover::{self, Notes};
 use super::hosts;
 use crate::document::{Binding, DesiredKey, binding_key, binding_prefix, rfc3339_utc};
 use crate::node::{Node, NodeError};
@@ -41,6 +42,8 @@ pub struct Scheduler {
     /// Since this member leads; `None` while it does not.
     leads_since: Option<Instant>,
     parser: Parser,
+    /// Which hosts are said to be silent, and since when this member knows that.
+    notes: Notes,
 }
 
 #[derive(Debug, Error)]
@@ -72,6 +75,7 @@ impl Scheduler {
             node,
             leads_since: None,
             parser: new_parser(),
+            notes: Notes::default(),
         }
     }
 
@@ -101,6 +105,7 @@ impl Scheduler {
             } else {
                 // The next leader parses for itself: what is here would only age.
                 self.leads_since = None;
+                self.notes = Notes::default();
                 self.parser = new_parser();
                 Instant::now() + RESCAN
             };
@@ -123,7 +128,16 @@ impl Scheduler {
         let hosts = hosts::read(&self.node, &desired, now < arrival)?;
         let decisions = decide(&desired, &hosts);
         let waits = decisions.iter().any(|(_, decision)| *decision == Decision::Later);
-        let writes = writes(&desired, decisions, &hosts, SystemTime::now());
+        let time = SystemTime::now();
+        let (failing_over, look_again) = failover::bindings(&desired, &hosts, &mut self.notes, (now, time));
+        let mut writes = writes(&desired, decisions, &hosts, time);
+        writes.extend(failing_over.into_iter().map(|(key, binding)| Write {
+            document_revision: desired.documents.get(&key).map_or(0, |wanted| wanted.revision),
+            binding: Some(binding),
+            key,
+        }));
+        writes.sort_by(|left, right| left.key.cmp(&right.key));
+        writes.dedup_by(|later, first| later.key == first.key);
         let mut some: &[Write] = &writes;
         // Those of one tenant at a time: they are what a transaction compares.
         while let Some(first) = some.first() {
@@ -140,7 +154,8 @@ impl Scheduler {
             }
             some = others;
         }
-        Ok(if waits { arrival } else { now + RESCAN })
+        let rescan = if waits { arrival } else { now + RESCAN };
+        Ok(look_again.map_or(rescan, |at| at.min(rescan)))
     }
 
     /// Writes decisions, if nothing was decided or edited since `revision`.

@@ -4,7 +4,7 @@ use super::compare::{Differences, compare};
 use super::create::{create, image_alias};
 use super::references::{self, BadReference};
 use super::{ObjectPlan, Report, View, is_builtin, remove};
-use crate::document::{Binding, Deletion, DesiredKey, Document, Kind, Managed, Phase, Update};
+use crate::document::{Binding, Deletion, DesiredKey, Document, Failover, Kind, Managed, Phase, Update};
 use crate::reconciler::desired::{Text, Wanted};
 use crate::reconciler::observe::{Object, Power};
 use crate::reconciler::ownership::{self, Applied, Claim, Owner};
@@ -36,6 +36,9 @@ pub(super) fn plan(
     }
     if let (Some(object), Some(_), Some(to)) = (object, &claim, moving_to(view, key)) {
         return Some(leaving(wanted, object, to));
+    }
+    if let Some(waits) = fenced_off(view, key, wanted, object) {
+        return Some(waits);
     }
     let (revision, created_revision) = (wanted.revision, wanted.created_revision);
     let (fault, line, last_good) = match &wanted.text {
@@ -171,6 +174,32 @@ fn moving_to<'a>(view: View<'a>, key: &DesiredKey) -> Option<&'a str> {
         .moving_to
         .as_deref()
         .filter(|to| *to != view.context.host)
+}
+
+/// A fenced instance is left alone while nothing makes sure that it ends here before another host has it.
+fn fenced_off(
+    view: View<'_>,
+    key: &DesiredKey,
+    wanted: &Wanted,
+    object: Option<&Object>,
+) -> Option<ObjectPlan> {
+    let held = view.context.held?;
+    let binding = view.desired.bindings.get(key).map(|bound| &bound.binding);
+    let is_fenced = match &wanted.text {
+        Text::Good(document) => document.failover() == Failover::Fenced,
+        Text::Invalid { .. } => binding.is_some_and(|binding| binding.fence_seconds.is_some()),
+    };
+    let holds = binding.is_some_and(|binding| binding.fence_seconds.is_some()) && held.contains(key);
+    if !is_fenced || holds {
+        return None;
+    }
+    let message = match object.map(|object| &object.power) {
+        Some(Power::Stopped) | None => "not started: no quorum has said just now that it is to run here",
+        Some(_) => {
+            "left as it is: no quorum has said just now that it is to run here, and its fence stops it soon"
+        }
+    };
+    Some(ObjectPlan::nothing(wanted.revision, Phase::Pending, message))
 }
 
 /// It moves to another host, which copies it as soon as it is stopped.

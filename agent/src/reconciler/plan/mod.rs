@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) may_delete: bool,
     /// What is being worked on: Incus shows an object before it is finished.
     pub(crate) busy: &'a BTreeSet<DesiredKey>,
+    /// The fenced instances that may run here now. `None`: plans for people, who are told what is to be, not when.
+    pub(crate) held: Option<&'a BTreeSet<DesiredKey>>,
 }
 
 /// The steps for every object, in the order of kinds.

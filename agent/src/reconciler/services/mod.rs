@@ -40,7 +40,7 @@ pub(crate) use act::Act;
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
 use record::Ledger;
-pub(crate) use words::meaning;
+pub(crate) use words::{fingerprint, meaning};
 
 /// A service that dies right after its start is seen so soon, for a while.
 const LOOK_WHILE_FRESH: Duration = Duration::from_secs(2);

@@ -59,6 +59,14 @@ pub(crate) fn meaning(planned: &ObjectPlan, seen: &SeenOne) -> Option<(Effect, V
     (!details.is_empty()).then_some((Effect::Change, details, cost))
 }
 
+/// A digest of what stands there now. `None`: it cannot be looked at.
+pub(crate) fn fingerprint(seen: &SeenOne) -> Option<String> {
+    match &seen.there {
+        There::Here(here) => Some(digest(format!("{:?}", here.files).as_bytes())),
+        There::Not(..) | There::Gone(_) => None,
+    }
+}
+
 fn action(step: &Step) -> Option<&Action> {
     match step {
         Step::Service(act) => Some(&act.action),

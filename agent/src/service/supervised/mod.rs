@@ -31,6 +31,7 @@ use tracing::warn;
 use super::{Activity, Definition, Loaded, ServiceError, UnitSeen};
 use crate::shutdown::Shutdown;
 use keeper::{Keeper, State};
+pub(crate) use proc::{Identity, boot};
 use record::Record;
 
 /// Orders that wait; the caller of one more waits with it.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// One process, told from every other that had or will have its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) pid: i32,
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
     /// In the kernel's ticks since the boot.
     pub(super) born: u64,
     pub(super) boot: String,
@@ -23,7 +23,7 @@ struct Stat {
 
 impl Identity {
     /// The process that has this number now.
-    pub(super) fn of(pid: i32) -> Option<Identity> {
+    pub(crate) fn of(pid: i32) -> Option<Identity> {
         let stat = stat(pid)?;
         Some(Identity {
             pid,
@@ -33,7 +33,7 @@ impl Identity {
     }
 
     /// Whether it still runs. One that ended and was not waited for does not.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| !stat.is_dead && stat.born == self.born)
             && boot().as_deref() == Some(self.boot.as_str())
     }
@@ -90,7 +90,7 @@ pub(super) fn find(variable: &str, words: &[&str]) -> Option<Identity> {
     })
 }
 
-fn boot() -> Option<String> {
+pub(crate) fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }

@@ -25,6 +25,8 @@ struct Host {
     revision: i64,
     may_delete: bool,
     busy: BTreeSet<DesiredKey>,
+    /// The fenced instances that may run here.
+    held: BTreeSet<DesiredKey>,
     seen: Seen,
 }
 
@@ -38,6 +40,7 @@ impl Host {
             revision: 100,
             may_delete: true,
             busy: BTreeSet::new(),
+            held: BTreeSet::new(),
             seen: Seen::default(),
         }
         .with(Kind::Incus, json!({"config": {}}))
@@ -144,6 +147,7 @@ impl Host {
             cluster: CLUSTER,
             may_delete: self.may_delete,
             busy: &self.busy.clone(),
+            held: Some(&self.held.clone()),
         };
         plan(&self.read(), &observed, &self.seen.clone(), context)
     }

@@ -132,3 +132,32 @@ fn what_came_is_marked_before_it_starts() {
             start
     "#]]);
 }
+
+/// Fenced, and stopped where it is bound.
+fn fenced(binding: &str) -> Host {
+    let text = "kind: instance\nname: web\nplacement: {failover: fenced}\nspec: {source: {type: image, alias: busybox}}\n";
+    stopped(&format!(r#""host": "ovh"{binding}"#)).put(16, text)
+}
+
+/// The guard has it.
+fn held(mut host: Host) -> Host {
+    host.held.extend(crate::document::parse_desired_key(WEB));
+    host
+}
+
+#[test]
+fn a_fenced_one_starts_once_its_fence_holds() {
+    // Neither the guard alone nor the binding alone.
+    let noted = r#", "fence_seconds": 20"#;
+    for waits in [fenced(""), fenced(noted), held(fenced(""))] {
+        waits.check(expect![[r#"
+            instance web @16: Pending: not started: no quorum has said just now that it is to run here
+        "#]]);
+    }
+    held(fenced(noted)).check(expect![[r#"
+        instance web @16: Progressing: change, start
+            config.boot.autostart: (unset) -> false
+            mark revision 16
+            start
+    "#]]);
+}

@@ -18,6 +18,7 @@ const CONTEXT: Context<'_> = Context {
     cluster: "c1",
     may_delete: true,
     busy: &IDLE,
+    held: None,
 };
 
 /// One host and what is on it; what is planned may be made so.
