@@ -133,6 +133,9 @@ fn range(key: &str, range_end: &str) -> RangeRequest {
     }
 }
 
+/// What makes another kind of range of it.
+type Change = fn(&mut RangeRequest);
+
 async fn reads(client: &mut Client) -> Rows {
     let mut all = Rows::new();
     for key in OTHERS {
@@ -157,7 +160,7 @@ async fn reads(client: &mut Client) -> Rows {
         let what = format!("range of [{from:?}, {to:?})");
         all.push((what, client.kv.range(range(from, to)).await.map(drop)));
     }
-    let kinds: [(&str, fn(&mut RangeRequest)); 5] = [
+    let kinds: [(&str, Change); 5] = [
         ("count", |range| range.count_only = true),
         ("keys", |range| range.keys_only = true),
         ("serializable", |range| range.serializable = true),
