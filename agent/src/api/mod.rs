@@ -67,7 +67,7 @@ use passwords::Passwords;
 use status::ApiError;
 use tokens::Tokens;
 
-pub use interceptor::ClientCertificate;
+pub use interceptor::{ClientCertificate, LocalRoot};
 pub use tokens::{JwtOptions, JwtOptionsError, TokenOptions};
 
 /// The version of etcd whose behaviour clients find here. Purely numeric: Patroni and kube-apiserver parse it.

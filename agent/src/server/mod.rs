@@ -6,6 +6,7 @@ mod gate;
 mod handshakes;
 mod joiners;
 mod listener;
+mod local;
 mod places;
 mod plaintext;
 mod refusal;
@@ -48,6 +49,7 @@ use crate::tls::server::ServerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
+use local::LocalPort;
 use revocations::RevocationTask;
 use tls::Security;
 use trust::TrustTask;
@@ -110,7 +112,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         .into_axum_router()
         .fallback_service(peer_gate.router());
     let serving = serve_all(peer_ports, &peer_router, &peers, listener::DRAIN_PEERS);
-    let client_serving = serve_all(
+    let mut client_serving = serve_all(
         client_ports,
         &client_gate.router(),
         &clients,
@@ -134,6 +136,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
+    serve_local(&config, &client_gate.router(), &clients, &mut client_serving);
     let mut background = JoinSet::new();
     let incus = connect_incus(&config)?;
     let (tunnel_task, tunnels) = Tunnels::new();
@@ -275,6 +278,19 @@ fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Dura
         serving.spawn(listener::serve(port, router.clone(), shutdown.clone(), drain));
     }
     serving
+}
+
+/// The way in for this machine's root. Without it the member does all else.
+fn serve_local(config: &RunConfig, router: &Router, shutdown: &Shutdown, serving: &mut JoinSet<()>) {
+    match LocalPort::bind(&config.data_dir) {
+        Ok(port) => {
+            tracing::debug!(path = %port.path().display(), "local socket");
+            serving.spawn(port.serve(router.clone(), shutdown.clone(), listener::DRAIN_CLIENTS));
+        }
+        Err(error) => {
+            tracing::warn!(data_dir = %config.data_dir.display(), %error, "no local socket for this machine's root");
+        }
+    }
 }
 
 /// Spawns what keeps the member going; the receiver tells when the log or Raft has failed, or the member was
