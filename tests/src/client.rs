@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proto::agent::v1::hosts_client::HostsClient;
+use proto::agent::v1::trust_client::TrustClient;
 use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::kv_client::KvClient;
@@ -52,6 +54,8 @@ pub struct Client {
     pub maintenance: MaintenanceClient<Connection>,
     pub lock: LockClient<Connection>,
     pub election: ElectionClient<Connection>,
+    pub hosts: HostsClient<Connection>,
+    pub trust: TrustClient<Connection>,
     channel: Channel,
     token: Token,
 }
@@ -87,7 +91,9 @@ impl Client {
             cluster: ClusterClient::new(connection.clone()),
             maintenance: MaintenanceClient::new(connection.clone()),
             lock: LockClient::new(connection.clone()),
-            election: ElectionClient::new(connection),
+            election: ElectionClient::new(connection.clone()),
+            hosts: HostsClient::new(connection.clone()),
+            trust: TrustClient::new(connection),
             channel,
             token,
         }

@@ -21,12 +21,20 @@ use crate::node::{Author, RaftView};
 /// How often a read starts again because users or roles changed under it.
 const READ_ATTEMPTS: usize = 5;
 
+/// The user that there is whenever auth is on.
+const ROOT: &str = "root";
+
 /// Who a connection's verified client certificate names: an extension of each request on it, put there by the TLS
 /// listener. It names the user only where a call carries no token, and never through the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub common_name: String,
 }
+
+/// The connection is this machine's root's, by the kernel's word: an extension of each request on it, put there by the
+/// local socket. It is root where a call carries no token, and never through the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalRoot;
 
 /// What a call needs, of the caller and of the member that serves it. The least that a call may need of its caller
 /// is a name: whoever needs none says so.
@@ -80,13 +88,18 @@ impl Credentials {
             .map(|value| value.to_str().unwrap_or_default());
         Credentials {
             token: token.map(|token| without_scheme(token).into()),
-            common_name: extensions
-                .get::<ClientCertificate>()
-                .map(|certificate| certificate.common_name.as_str())
-                .filter(|name| !name.is_empty())
-                .map(Into::into),
+            common_name: name_of(extensions).map(Into::into),
         }
     }
+}
+
+/// Who the connection is, by what its port knows of it.
+fn name_of(extensions: &Extensions) -> Option<&str> {
+    if extensions.get::<LocalRoot>().is_some() {
+        return Some(ROOT);
+    }
+    let certificate = extensions.get::<ClientCertificate>()?;
+    Some(certificate.common_name.as_str()).filter(|name| !name.is_empty())
 }
 
 /// `Bearer TOKEN`, as generic HTTP clients write it, or the token alone, as etcd's do.

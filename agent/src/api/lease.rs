@@ -193,6 +193,13 @@ async fn renew(
     let LeaseKeepAliveRequest { id } =
         request.map_err(|status| status::too_large_message(&status).unwrap_or(status))?;
     api.still_known(&caller)?;
+    if !may_renew(&api, &caller, id) {
+        return Ok(LeaseKeepAliveResponse {
+            header: api.header_now(),
+            id,
+            ttl: 0,
+        });
+    }
     // A lease that is gone is an answer, and the stream goes on for the others.
     let ttl = match api.node.lease_keep_alive(id).await.map_err(ApiError::from) {
         Ok(ttl) => ttl,
@@ -204,4 +211,19 @@ async fn renew(
         id,
         ttl,
     })
+}
+
+/// Who keeps a lease keeps the keys on it, a stranger's lock for one: that needs what revoking it needs. Whoever may
+/// not is told what is told of a lease that is gone, so that its stream goes on for the others. A key that is put on the
+/// lease just now is seen with the next renewal.
+fn may_renew(api: &Api, caller: &Caller, id: i64) -> bool {
+    let store = api.node.store();
+    if !store.auth().is_enabled() || store.lease_key_count(id) == 0 {
+        return true;
+    }
+    let keys = store.lease_keys(id);
+    let allowed = |permissions: &Permissions| {
+        permissions.is_root() || keys.iter().all(|key| permissions.may_write(key, b""))
+    };
+    api.still_may(caller, allowed).is_ok()
 }

@@ -9,6 +9,7 @@
 
 mod auth;
 mod backups;
+mod certificates;
 mod cluster;
 mod election;
 mod gateway;
@@ -66,7 +67,7 @@ use passwords::Passwords;
 use status::ApiError;
 use tokens::Tokens;
 
-pub use interceptor::ClientCertificate;
+pub use interceptor::{ClientCertificate, LocalRoot};
 pub use tokens::{JwtOptions, JwtOptionsError, TokenOptions};
 
 /// The version of etcd whose behaviour clients find here. Purely numeric: Patroni and kube-apiserver parse it.

@@ -28,6 +28,13 @@ impl Api {
             let message = format!("a plan is made for at most {DOCUMENTS_LIMIT} documents");
             return Err(OperatorError::new(Failure::Invalid, message).into());
         }
+        // Before any host works on it.
+        let named = |permissions: &Permissions| {
+            let documents = request.documents.iter().map(|document| &document.key);
+            let mut keys = documents.chain(&request.deleted_keys);
+            keys.all(|key| permissions.may_read(key.as_bytes(), b""))
+        };
+        self.authorised(caller, named, || async { Ok(()) }).await?;
         let mut planned = PlanResponse::default();
         let (answers, silent) = self.ask_all(&request.host, &Task::Plan(request.clone())).await;
         planned.silent = silent;
@@ -45,9 +52,7 @@ impl Api {
                     .is_ok_and(|key| permissions.may_read(key.key().as_bytes(), b""))
             };
             *visible.lock() = Some(planned.objects.iter().filter(may_see).cloned().collect());
-            let documents = request.documents.iter().map(|document| &document.key);
-            let mut keys = documents.chain(&request.deleted_keys);
-            keys.all(|key| permissions.may_read(key.as_bytes(), b""))
+            named(permissions)
         };
         self.authorised(caller, look, || async { Ok(()) }).await?;
         if let Some(visible) = visible.into_inner() {

@@ -77,17 +77,7 @@ pub(super) struct Port {
 /// Serves a port until the shutdown, and then what is under way, for as long as `drain`.
 pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain: Duration) {
     let Port { listener, security } = port;
-    let mut http = Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let http = http();
     let places = Places::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS);
     let handshakes = Handshakes::new(HANDSHAKES, HANDSHAKES_PER_ADDRESS);
     let complaints = Complaints::default();
@@ -125,9 +115,13 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         tokio::spawn(async move {
             let ended = match handshake.zip(underway) {
                 Some((handshake, underway)) => match handshake.accept(socket, underway).await {
-                    Ok((stream, Caller::Admitted(about))) => {
-                        speak(&http, stream, with_extensions(router, about), watcher).await
-                    }
+                    Ok((stream, Caller::Admitted(about, revoked, shown))) => tokio::select! {
+                        ended = speak(&http, stream, with_extensions(router, about), watcher) => ended,
+                        reason = revoked.until_refused(shown) => {
+                            tracing::warn!(address = %address.ip(), reason, "a connection is cut");
+                            Err(reason.into())
+                        }
+                    },
                     Ok((stream, Caller::Joins(joiner))) => {
                         let mut about = Extensions::new();
                         about.insert(JoinerAddress(address.ip()));
@@ -166,6 +160,22 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
     }
 }
 
+/// How every port speaks HTTP.
+pub(super) fn http() -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    http
+}
+
 /// Strangers may fail as often as they like: what they do wrong is worth a line now and then.
 #[derive(Clone, Default)]
 struct Complaints(Arc<Mutex<Option<Instant>>>);
@@ -182,7 +192,7 @@ impl Complaints {
 }
 
 /// Serves one connection to its end.
-async fn speak<S, R>(
+pub(super) async fn speak<S, R>(
     http: &Builder<TokioExecutor>,
     stream: S,
     service: R,
@@ -203,7 +213,7 @@ where
 }
 
 /// Each request of a connection carries what is known of who opened it.
-fn with_extensions(
+pub(super) fn with_extensions(
     router: Router,
     about: Extensions,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static

@@ -6,9 +6,11 @@ mod gate;
 mod handshakes;
 mod joiners;
 mod listener;
+mod local;
 mod places;
 mod plaintext;
 mod refusal;
+mod revocations;
 mod tls;
 mod trust;
 
@@ -42,10 +44,13 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics, Passes};
 use crate::tls::own::OwnTls;
 use crate::tls::peer::PeerTls;
+use crate::tls::revoked::Revoked;
 use crate::tls::server::ServerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
+use local::LocalPort;
+use revocations::RevocationTask;
 use tls::Security;
 use trust::TrustTask;
 
@@ -65,7 +70,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
     if let Some(tls) = &peer_tls {
         background.spawn(tls.renewal().run());
     }
-    let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext);
+    let (revocations, revoked) = Revoked::channel();
+    let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext).heeding(revoked.clone());
     // Ports first: a port that is taken is found before anything is opened or changed.
     let joiners = Joiners::new();
     let mut peer_ports = Vec::new();
@@ -73,7 +79,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         let tls = peer_tls.clone().filter(|_| url.is_tls());
         peer_ports.push(Port {
             listener: listener::bind("--listen-peer-urls", url).await?,
-            security: tls.map(|tls| Security::Peers(tls, joiners.clone())),
+            security: tls.map(|tls| Security::Peers(tls, joiners.clone(), revoked.clone())),
         });
     }
     let mut client_ports = Vec::new();
@@ -83,7 +89,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
             Some(files) if url.is_tls() => {
                 let tls = ServerTls::load(files)?;
                 server_tls = Some(tls.clone());
-                Some(Security::Clients(tls))
+                Some(Security::Clients(tls, revoked.clone()))
             }
             _ => None,
         };
@@ -106,7 +112,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         .into_axum_router()
         .fallback_service(peer_gate.router());
     let serving = serve_all(peer_ports, &peer_router, &peers, listener::DRAIN_PEERS);
-    let client_serving = serve_all(
+    let mut client_serving = serve_all(
         client_ports,
         &client_gate.router(),
         &clients,
@@ -130,6 +136,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         "member started"
     );
 
+    serve_local(&config, &client_gate.router(), &clients, &mut client_serving);
     let mut background = JoinSet::new();
     let incus = connect_incus(&config)?;
     let (tunnel_task, tunnels) = Tunnels::new();
@@ -164,6 +171,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         joiners.open(&node, Routes::new(joining.service()).into_axum_router());
         background.spawn(TrustTask::new(node.clone(), tls.clone(), &config).run());
     }
+    background.spawn(RevocationTask::new(node.store().clone(), revocations).run());
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);
@@ -270,6 +278,19 @@ fn serve_all(ports: Vec<Port>, router: &Router, shutdown: &Shutdown, drain: Dura
         serving.spawn(listener::serve(port, router.clone(), shutdown.clone(), drain));
     }
     serving
+}
+
+/// The way in for this machine's root. Without it the member does all else.
+fn serve_local(config: &RunConfig, router: &Router, shutdown: &Shutdown, serving: &mut JoinSet<()>) {
+    match LocalPort::bind(&config.data_dir) {
+        Ok(port) => {
+            tracing::debug!(path = %port.path().display(), "local socket");
+            serving.spawn(port.serve(router.clone(), shutdown.clone(), listener::DRAIN_CLIENTS));
+        }
+        Err(error) => {
+            tracing::warn!(data_dir = %config.data_dir.display(), %error, "no local socket for this machine's root");
+        }
+    }
 }
 
 /// Spawns what keeps the member going; the receiver tells when the log or Raft has failed, or the member was

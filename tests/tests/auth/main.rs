@@ -4,6 +4,7 @@
 mod certificates;
 mod jwt;
 mod lasting;
+mod local;
 mod strangers;
 mod watching;
 

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 use http::Uri;
 use http::uri::Authority;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::Channel;
 
 use super::ClientOptions;
@@ -14,16 +16,32 @@ use super::tls::Tls;
 use crate::cli::error::CliError;
 
 /// An address of a member. `https://` speaks TLS, `http://` does not; without either it does when anything was said
-/// about TLS.
+/// about TLS. `unix://` is the socket in a member's data directory, on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     authority: Authority,
     secure: bool,
+    socket: Option<PathBuf>,
 }
 
+/// A connection without anything on it yet.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 impl Endpoint {
-    /// Reads `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`.
+    /// Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`.
     pub(crate) fn parse(text: &str, tls: &Tls) -> Result<Self, CliError> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(CliError::usage(format!("`{text}` is not an endpoint"))
+                    .hint("a socket is named by its whole path: unix:///var/lib/agent/agent.sock"));
+            }
+            return Ok(Self {
+                authority: Authority::from_static("localhost"),
+                secure: false,
+                socket: Some(PathBuf::from(path)),
+            });
+        }
         let (secure, rest) = if let Some(rest) = text.strip_prefix("https://") {
             (true, rest)
         } else if let Some(rest) = text.strip_prefix("http://") {
@@ -37,17 +55,24 @@ impl Endpoint {
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
         let authority = rest.parse::<Authority>().ok();
         match authority.filter(|authority| has_port && !authority.as_str().contains('@')) {
-            Some(authority) => Ok(Self { authority, secure }),
+            Some(authority) => Ok(Self {
+                authority,
+                secure,
+                socket: None,
+            }),
             None => Err(
                 CliError::usage(format!("`{text}` is not an endpoint")).hint(
-                    "an endpoint is HOST:PORT, http://HOST:PORT or https://HOST:PORT; several are separated by commas",
+                    "an endpoint is HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH; several are separated by commas",
                 ),
             ),
         }
     }
 
-    /// `http://HOST:PORT`, or `https://HOST:PORT`.
+    /// `http://HOST:PORT`, `https://HOST:PORT`, or `unix:///PATH`.
     pub(crate) fn url(&self) -> String {
+        if let Some(path) = &self.socket {
+            return format!("unix://{}", path.display());
+        }
         let scheme = if self.secure { "https" } else { "http" };
         format!("{scheme}://{}", self.authority)
     }
@@ -63,6 +88,13 @@ impl Endpoint {
             .http2_keep_alive_interval(options.keep_alive_time)
             .keep_alive_timeout(options.keep_alive_timeout)
             .keep_alive_while_idle(true);
+        if let Some(path) = self.socket.clone() {
+            let connector = tower::service_fn(move |_uri: Uri| {
+                let path = path.clone();
+                async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+            });
+            return Ok(open.connect_with_connector(connector).await?);
+        }
         if !self.secure {
             return Ok(open.connect().await?);
         }
@@ -80,8 +112,11 @@ impl Endpoint {
     }
 
     /// A connection without anything on it yet.
-    pub(super) async fn open(&self) -> io::Result<TcpStream> {
-        open_tcp(&self.host(), self.port()).await
+    pub(super) async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        if let Some(path) = &self.socket {
+            return Ok(Box::new(UnixStream::connect(path).await?));
+        }
+        Ok(Box::new(open_tcp(&self.host(), self.port()).await?))
     }
 
     pub(super) fn is_secure(&self) -> bool {
@@ -126,6 +161,10 @@ mod tests {
             ("http://ovh:2379/", "http://ovh:2379"),
             ("https://ovh:2379", "https://ovh:2379"),
             ("[::1]:2379", "http://[::1]:2379"),
+            (
+                "unix:///var/lib/agent/agent.sock",
+                "unix:///var/lib/agent/agent.sock",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(url(text, &plain).as_deref(), Ok(expected));
@@ -137,6 +176,7 @@ mod tests {
             "ovh:99999",
             ":2379",
             "ftp://ovh:2379",
+            "unix://agent.sock",
             "me@ovh:1",
         ] {
             assert!(url(wrong, &plain).is_err(), "{wrong}");

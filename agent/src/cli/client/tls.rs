@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -90,11 +91,11 @@ impl Tls {
     }
 
     /// The same, for plain HTTP.
-    pub(super) async fn connect_http1(
+    pub(super) async fn connect_http1<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> io::Result<TlsStream<TcpStream>> {
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let mut config = ClientConfig::clone(&*self.config()?);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         self.shake_hands(host, stream, Arc::new(config)).await
@@ -104,12 +105,12 @@ impl Tls {
         self.config.clone().ok_or_else(|| io::Error::other("no TLS"))
     }
 
-    async fn shake_hands(
+    async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        stream: TcpStream,
+        stream: S,
         config: Arc<ClientConfig>,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(name, stream).await
     }
