@@ -14,6 +14,7 @@ pub(crate) const UNIT_PATH: &str = "/etc/systemd/system/agent.service";
 pub(crate) const FETCH_PATH: &str = "/usr/local/sbin/agent-fetch";
 pub(crate) const BINARY_PATH: &str = "/usr/local/bin/agent";
 pub(crate) const CTL_PATH: &str = "/usr/local/bin/agentctl";
+pub(crate) const PRESEED_PATH: &str = "/etc/agent/incus-preseed.yaml";
 pub(crate) const DATA_DIR: &str = "/var/lib/agent";
 const CLIENT_URL: &str = "http://127.0.0.1:2379";
 
@@ -80,7 +81,7 @@ pub(crate) fn join_line(provider: &str) -> String {
         "" => String::new(),
         provider => format!(" -- \"--provider={provider}\""),
     };
-    format!("{BINARY_PATH} join --token-file {TOKEN_PATH}{provider}")
+    format!("{BINARY_PATH} join --token-file {TOKEN_PATH} --keep-trying{provider}")
 }
 
 /// The unit of a cluster's first host. It waits, however long, for what the operator copies there; the last file of a copy in

@@ -140,6 +140,14 @@ pub enum HostError {
     Plaintext(String),
     #[error("`{0}` is no URL of a file; write https://HOST/PATH")]
     BinaryUrl(String),
+    #[error(
+        "`{0}` is no public key of SSH; it begins with ssh-ed25519, ssh-rsa or ecdsa-, as in authorized_keys"
+    )]
+    SshKey(String),
+    #[error("{0} keys of SSH are too many; a host has at most 32")]
+    TooManyKeys(usize),
+    #[error("this is no preseed of Incus: {0}; `incus admin init --dump` prints one")]
+    Preseed(String),
     #[error("`{0}` is no SHA-256; it has 64 hexadecimal digits, as `sha256sum` prints them")]
     Sha256(String),
 }

@@ -1,16 +1,19 @@
 //! Renders a host's cloud-init user-data: what makes a bare Debian machine a host, with nothing installed by hand.
 //!
-//! Owns the checks of what goes in ([`Host::new`], [`First::new`], [`Joiner::new`]) and the text that comes out
-//! ([`render`], [`render_first`], [`render_joiner`], [`unit`]), and nothing else: no file, no network, no clock. A host that passed
+//! Owns the checks of what goes in ([`Host::new`], [`First::new`], [`Joiner::new`], [`Extras::new`]) and the text that comes out
+//! ([`UserData`], [`unit`]), and nothing else: no file, no network, no clock. A host that passed
 //! the checks renders, always, and its text holds no character that YAML or a shell could take for something else.
 
+mod extras;
 mod files;
 mod host;
+mod script;
 mod user_data;
 
+pub use extras::Extras;
 pub use files::CTL;
 pub use host::{Binary, First, Host, HostError, Joiner, Peer, Seed};
-pub use user_data::{render, render_first, render_joiner};
+pub use user_data::{UserData, render, render_first, render_joiner};
 
 /// How the member of a host is started, as a shell and systemd read it alike; of one that joins by the token that was put
 /// beside its settings where `joins` says so.

@@ -22,6 +22,7 @@ mod migrate;
 mod mvcc;
 mod raft_types;
 pub mod restore;
+mod revocations;
 mod schema;
 pub mod snapshot;
 mod state;
@@ -41,6 +42,7 @@ pub use log_store::{LogStore, OpenLogError};
 pub use raft_types::{
     Command, Entry, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
+pub use revocations::Revocations;
 pub use snapshot::{SnapshotFile, SnapshotReceiver};
 pub use state::RaisedBy;
 pub use state_machine::{OpenStoreError, StateMachine, StoreOptions};

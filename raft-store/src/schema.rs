@@ -14,6 +14,7 @@
 //! | `o` name | `authpb.Role` |
 //! | `m|auth` | `replicated.AuthSettings` |
 //! | `j` token id(8) | `replicated.JoinToken` |
+//! | `v` kind and name | `replicated.Revocation` |
 //! | `x` member id(8) | nothing: a member that was removed, whose id never comes back |
 //! | `m|format` | [`FORMAT`] |
 //! | `m|applied` | `replicated.LogId` of the last applied entry |
@@ -47,6 +48,7 @@ const USER: u8 = b'u';
 const ROLE: u8 = b'o';
 const REMOVED: u8 = b'x';
 const JOIN_TOKEN: u8 = b'j';
+const REVOCATION: u8 = b'v';
 
 const RECORD_KEY_BYTES: usize = 17;
 const CHUNK_KEY_BYTES: usize = 21;
@@ -191,6 +193,14 @@ pub(crate) fn join_token(id: u64) -> Vec<u8> {
 
 pub(crate) fn join_tokens() -> Range<Vec<u8>> {
     whole(JOIN_TOKEN)
+}
+
+pub(crate) fn revocation(what: &[u8]) -> Vec<u8> {
+    [&[REVOCATION], what].concat()
+}
+
+pub(crate) fn revocations() -> Range<Vec<u8>> {
+    whole(REVOCATION)
 }
 
 fn numbered(prefix: u8, number: u64) -> Vec<u8> {

@@ -19,6 +19,7 @@ use crate::lease::Leases;
 use crate::migrate::{self, MigrateError};
 use crate::mvcc::{Index, Revision, Sweeper, Version, View, record};
 use crate::raft_types::{LogId, SnapshotMeta, StoredMembership};
+use crate::revocations::Revocations;
 use crate::schema;
 use crate::store::{LeaseInfo, MemberAttributes};
 
@@ -48,6 +49,7 @@ pub(crate) struct Published {
     pub(crate) auth: Arc<Auth>,
     pub(crate) removed: Removed,
     pub(crate) join_tokens: Arc<JoinTokens>,
+    pub(crate) revocations: Arc<Revocations>,
 }
 
 /// Member and alarm, and who raised it.
@@ -176,6 +178,7 @@ impl Published {
             entries.push((schema::removed(*member_id), Vec::new()));
         }
         entries.extend(self.join_tokens.entries());
+        entries.extend(self.revocations.entries());
         entries
     }
 }
@@ -255,6 +258,7 @@ fn load_published(backend: &Backend) -> Result<Published, BackendError> {
         auth: Arc::new(auth::load(backend)?),
         removed: load_removed(backend)?,
         join_tokens: Arc::new(JoinTokens::load(backend)?),
+        revocations: Arc::new(Revocations::load(backend)?),
     })
 }
 

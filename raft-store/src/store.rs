@@ -18,6 +18,7 @@ use crate::join_tokens::JoinTokens;
 use crate::lease::{LeaseFeed, LeaseFeedSender};
 use crate::mvcc::{self, Pin, ReadFailure, Sweeper, View};
 use crate::raft_types::{LogId, StoredMembership};
+use crate::revocations::Revocations;
 use crate::snapshot::{Capture, SnapshotFile, SnapshotReceiver, Snapshots};
 use crate::state::{RaisedBy, State};
 use crate::txn;
@@ -264,6 +265,12 @@ impl Store {
     #[must_use]
     pub fn join_tokens(&self) -> Arc<JoinTokens> {
         Arc::clone(&self.shared.state().published.read().join_tokens)
+    }
+
+    /// Certificates that are accepted no more. No key of a client ever reaches them.
+    #[must_use]
+    pub fn revocations(&self) -> Arc<Revocations> {
+        Arc::clone(&self.shared.state().published.read().revocations)
     }
 
     /// Receives every change of users, roles or of auth itself, after it is applied. The value counts changes; read

@@ -55,7 +55,7 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
     let image = tests::lab::build_image(folder.path()).expect("an image");
     let image = provider.serve("busybox.tar.gz", &image);
 
-    operator.first_host().await;
+    operator.first_host(&[]).await;
     let mut third = Instant::now();
     for (host, address) in &HOSTS[1..] {
         let token = operator.ask(&["token", "create", "--host", host, "--address", address]);
@@ -103,6 +103,65 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
     assert_eq!(kept, "still\n");
 }
 
+/// A machine that runs already is made a host by a script, as over SSH, and again, and nothing changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_runs_joins_by_a_script() {
+    let Some(provider) = Provider::open().await else {
+        return;
+    };
+    let operator = Operator::new(&provider);
+    let preseed = operator.keep("preseed.yaml", "config:\n  user.made: by-preseed\n");
+    let key = operator.keep("eva.pub", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample eva\n");
+    let extras = ["--incus-preseed", &preseed, "--ssh-key", &key];
+    operator.first_host(&extras).await;
+    provider.booted("ovh").await;
+
+    let (host, address) = HOSTS[1];
+    provider.rent(host, address, "#cloud-config\n");
+    provider.booted(host).await;
+    let token = operator.ask(&["token", "create", "--host", host, "--address", address]);
+    let how = [
+        "--format",
+        "script",
+        "--join-token-file",
+        &operator.keep("token", &token),
+    ];
+    let script = operator.render(host, &[&how[..], &extras].concat());
+    provider.put(host, "/srv/script", &script);
+    let run = || provider.on(host, "sh -s < /srv/script");
+    let said = run();
+    assert!(said.contains("wrote /etc/systemd/system/agent.service"), "{said}");
+    operator.voters("ovh", &["leader", "voter"]).await;
+    for host in ["ovh", host] {
+        let made = provider.on(host, "incus config get user.made");
+        assert_eq!(made.trim(), "by-preseed", "{host}");
+    }
+    provider.on(host, "grep -q eva ~root/.ssh/authorized_keys");
+
+    let process = || provider.on(host, "systemctl show --property MainPID agent.service; hostname");
+    let before = process();
+    assert!(before.ends_with(&format!("{host}\n")), "{before}");
+    assert_eq!(run(), "nothing changed\n");
+    // The program itself says the same of this host, and takes itself off it again.
+    assert_eq!(
+        provider.on(host, "/usr/local/bin/agent install --now"),
+        "nothing changed\n"
+    );
+    assert_eq!(process(), before);
+    let said = provider.on(host, "/usr/local/bin/agent uninstall");
+    assert!(
+        said.contains("removed /etc/systemd/system/agent.service"),
+        "{said}"
+    );
+    provider.on(
+        host,
+        "! systemctl is-active agent.service && [ -d /var/lib/agent ] && [ -e /etc/agent/config.yaml ]",
+    );
+    let url = format!("http://{}/agent", "10.91.0.1");
+    provider.on(host, &format!("curl --fail --silent --output /srv/agent {url} && chmod 0755 /srv/agent && /srv/agent install --now"));
+    operator.voters(host, &["leader", "voter"]).await;
+}
+
 /// Whose cluster it is, at a machine of their own.
 struct Operator<'a> {
     provider: &'a Provider,
@@ -126,9 +185,9 @@ impl Operator<'_> {
     }
 
     /// The one that is told to begin: the operator copies its keys, as with rsync.
-    async fn first_host(&self) {
+    async fn first_host(&self, extras: &[&str]) {
         let (host, _) = HOSTS[0];
-        self.rent(host, &["--first"]);
+        self.rent(host, &[&["--first"], extras].concat());
         self.provider
             .says(host, "systemctl is-active agent || true", |said| {
                 said.trim() == "activating"
@@ -159,11 +218,15 @@ impl Operator<'_> {
 
     /// A machine with the user-data of a host.
     fn rent(&self, host: &str, how: &[&str]) {
-        let binary: Vec<&str> = self.binary.iter().map(String::as_str).collect();
-        let render = ["cloud-init", "render", "--host", host, "--provider", "A Provider"];
-        let user_data = self.ask(&[&render[..], how, &binary].concat());
+        let user_data = self.render(host, how);
         let (_, address) = HOSTS.iter().find(|(name, _)| *name == host).expect("a host");
         self.provider.rent(host, address, &user_data);
+    }
+
+    fn render(&self, host: &str, how: &[&str]) -> String {
+        let binary: Vec<&str> = self.binary.iter().map(String::as_str).collect();
+        let render = ["cloud-init", "render", "--host", host, "--provider", "A Provider"];
+        self.ask(&[&render[..], how, &binary].concat())
     }
 
     /// `agentctl` at the first host.
@@ -205,7 +268,11 @@ impl Operator<'_> {
     }
 
     async fn three_voters(&self, asked: &str) {
-        let waited = wait::within(JOIN_LIMIT, "three voters", async || {
+        self.voters(asked, &["leader", "voter", "voter"]).await;
+    }
+
+    async fn voters(&self, asked: &str, expected: &[&str]) {
+        let waited = wait::within(JOIN_LIMIT, "all voters", async || {
             let said = self.try_ask(asked, &["endpoint", "status"]).ok()?;
             let lines = said.lines().skip(1);
             let mut roles: Vec<&str> = lines
@@ -213,7 +280,7 @@ impl Operator<'_> {
                 .filter(|word| matches!(*word, "leader" | "voter" | "learner" | "lost"))
                 .collect();
             roles.sort_unstable();
-            (roles == ["leader", "voter", "voter"]).then_some(())
+            (roles == expected).then_some(())
         });
         if let Err(vain) = waited.await {
             let said = self.try_ask(asked, &["endpoint", "status"]);

@@ -102,7 +102,9 @@ fn an_image_with_systemd_gets_the_unit_of_user_data() {
     disk.agent(&["install", "--join-token-file", &token, "--provider", "A Provider"]);
     let joins = disk.read("etc/systemd/system/agent.service");
     assert!(
-        joins.contains("agent join --token-file /etc/agent/token -- \"--provider=A Provider\"\n"),
+        joins.contains(
+            "agent join --token-file /etc/agent/token --keep-trying -- \"--provider=A Provider\"\n"
+        ),
         "{joins}"
     );
     assert_eq!(

@@ -117,6 +117,7 @@ async fn the_refused_member_says_why() {
     cluster.member_ready(2).await;
 }
 
+/// Consul's CVE-2019-9764, where whose certificate was shown did not count.
 #[tokio::test]
 async fn cve_2019_9764_a_certificate_of_another_member_is_not_started_with() {
     let lab = Lab::new(2);
@@ -135,6 +136,8 @@ async fn cve_2019_9764_a_certificate_of_another_member_is_not_started_with() {
     );
 }
 
+/// Consul's CVE-2021-37219, where any certificate of the authority opened the port for Raft, and its CVE-2018-19653, where
+/// members spoke plaintext without a word.
 #[tokio::test]
 async fn cve_2021_37219_a_clients_certificate_is_no_members_and_the_reverse() {
     let lab = Lab::new(1);

@@ -9,6 +9,7 @@
 
 mod auth;
 mod backups;
+mod certificates;
 mod cluster;
 mod election;
 mod gateway;

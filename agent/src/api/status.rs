@@ -82,6 +82,8 @@ pub(super) enum ApiError {
     JoinTokenShape,
     JoinTokenUnknown,
     JoinTokensTooMany,
+    RevocationsTooMany,
+    RevocationShape,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
     InvalidDowngradeTarget,
@@ -214,6 +216,14 @@ impl ApiError {
             E::JoinTokensTooMany => (
                 Code::ResourceExhausted,
                 "there are 100 join tokens: they are forgotten a day after they end",
+            ),
+            E::RevocationsTooMany => (
+                Code::ResourceExhausted,
+                "there are 1000 revocations: replace the cluster's authority (agentctl cert rotate), and take them back",
+            ),
+            E::RevocationShape => (
+                Code::InvalidArgument,
+                "a revocation names a certificate by its SHA-256, a member or a client",
             ),
             E::InvalidDowngradeTarget => (
                 Code::InvalidArgument,
@@ -356,6 +366,7 @@ impl From<Refusal> for ApiError {
             | Refusal::JoinTokenUsed
             | Refusal::JoinTokenRevoked => ApiError::JoinTokenUnknown,
             Refusal::JoinTokensTooMany => ApiError::JoinTokensTooMany,
+            Refusal::RevocationsTooMany => ApiError::RevocationsTooMany,
         }
     }
 }
@@ -478,6 +489,7 @@ mod tests {
                 JoinTokenUsed: NotFound there is no such join token
                 JoinTokenRevoked: NotFound there is no such join token
                 JoinTokensTooMany: ResourceExhausted there are 100 join tokens: they are forgotten a day after they end
+                RevocationsTooMany: ResourceExhausted there are 1000 revocations: replace the cluster's authority (agentctl cert rotate), and take them back
             "#]],
         );
     }

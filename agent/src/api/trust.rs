@@ -4,26 +4,27 @@
 //! The secret of a token never comes here: whoever asks for one makes it, and sends its hash.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::agent::v1::trust_server::Trust;
 use proto::agent::v1::{
-    Certificate, CreateTokenRequest, CreateTokenResponse, EntrustRequest, EntrustResponse,
-    ListCertificatesRequest, ListCertificatesResponse, ListTokensRequest, ListTokensResponse,
+    CreateTokenRequest, CreateTokenResponse, EntrustRequest, EntrustResponse, ListCertificatesRequest,
+    ListCertificatesResponse, ListTokensRequest, ListTokensResponse, RevokeRequest, RevokeResponse,
     RevokeTokenRequest, RevokeTokenResponse, TokenInfo, token_info,
 };
-use proto::replicated::JoinToken;
+use proto::replicated::request::Op;
+use proto::replicated::revocation_change::Change;
+use proto::replicated::{JoinToken, Refusal, RevocationChange, reply};
 use rustls::pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use super::certificates;
 use super::interceptor::Needs;
 use super::status::ApiError;
 use crate::node::identity::is_base_url;
 use crate::node::join_tokens::now;
-use crate::tls::about::{About, leads_to};
-use crate::tls::own::{Entrusted, OwnTls};
-use crate::tls::server::ServerTls;
+use crate::tls::own::Entrusted;
+use crate::tls::revoked::Shown;
 
 /// How long a token may be good, in seconds.
 const LONGEST: u64 = 24 * 60 * 60;
@@ -106,7 +107,39 @@ impl Trust for TrustService {
         let TrustService(api) = self;
         api.admit(&request, Needs::RootAtAnyMember).await?;
         let tls = api.tls.as_ref().ok_or(ApiError::JoinNeedsCertificates)?;
-        Ok(Response::new(shown(api.node.name(), tls)))
+        let revocations = api.node.store().revocations();
+        let shown = certificates::shown(api.node.name(), tls, &revocations);
+        Ok(Response::new(shown))
+    }
+
+    async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
+        let TrustService(api) = self;
+        let caller = api.admit(&request, Needs::Root).await?;
+        let own = request.extensions().get::<Shown>().cloned();
+        let RevokeRequest { revoked, restore } = request.into_inner();
+        let revocation = certificates::revocation(revoked.ok_or(ApiError::RevocationShape)?, now())?;
+        api.read_index().await?;
+        let quorum = certificates::Quorum::with(&api.node, &revocation, restore);
+        let change = match restore {
+            true => Change::Restore(revocation),
+            false => {
+                let tls = api.tls.as_ref().map(|tls| &tls.peer);
+                let refusal = certificates::harm(&revocation, own.as_ref(), tls, &quorum);
+                if let Some(reason) = refusal {
+                    return Err(Status::failed_precondition(reason));
+                }
+                Change::Revoke(revocation)
+            }
+        };
+        let change = RevocationChange { change: Some(change) };
+        let reply = api.node.propose_as(caller.author(), Op::Revocation(change)).await;
+        match reply.map_err(ApiError::from)?.result {
+            Some(reply::Result::Revocation(_)) => Ok(Response::new(quorum.answer())),
+            Some(reply::Result::Refused(refusal)) => {
+                Err(ApiError::from(Refusal::try_from(refusal).unwrap_or_default()).into())
+            }
+            _ => Err(ApiError::UnexpectedReply.into()),
+        }
     }
 
     async fn entrust(&self, request: Request<EntrustRequest>) -> Result<Response<EntrustResponse>, Status> {
@@ -129,50 +162,6 @@ impl Trust for TrustService {
         );
         Ok(Response::new(EntrustResponse {}))
     }
-}
-
-/// What the member shows and trusts.
-fn shown(host: &str, tls: &OwnTls) -> ListCertificatesResponse {
-    let peer_authorities = tls.peer.authorities();
-    let client_authorities = tls
-        .server
-        .as_ref()
-        .map(ServerTls::authorities)
-        .unwrap_or_default();
-    let first = |chain: Vec<CertificateDer<'static>>| {
-        let mut known = peer_authorities.iter().chain(&client_authorities);
-        let authority = known.find(|one| leads_to(&chain, one)).and_then(About::of);
-        Some(Certificate {
-            authority_sha256: authority
-                .map(|about| about.sha256.to_vec().into())
-                .unwrap_or_default(),
-            ..certificate(chain.first()?)?
-        })
-    };
-    let all = |authorities: &[CertificateDer<'static>]| authorities.iter().filter_map(certificate).collect();
-    let issuer = tls.peer.issuer().ok().flatten();
-    let issuer = issuer.and_then(|issuer| issuer.certificate());
-    ListCertificatesResponse {
-        host: host.to_owned(),
-        peer: first(tls.peer.chain()),
-        server: tls.server.as_ref().and_then(|server| first(server.chain())),
-        issuer: issuer.and_then(|issuer| first(vec![issuer])),
-        peer_authorities: all(&peer_authorities),
-        client_authorities: all(&client_authorities),
-    }
-}
-
-fn certificate(der: &CertificateDer<'static>) -> Option<Certificate> {
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    About::of(der).map(|about| Certificate {
-        sha256: about.sha256.to_vec().into(),
-        serial: about.serial,
-        holder: about.holder,
-        issuer: about.issuer,
-        begins: seconds(about.validity.begins),
-        ends: seconds(about.validity.ends),
-        ..Certificate::default()
-    })
 }
 
 fn check(request: &CreateTokenRequest) -> Result<(), ApiError> {

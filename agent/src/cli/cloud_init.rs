@@ -1,10 +1,10 @@
 //! `agentctl cloud-init`: user-data for a host that does not exist yet. Asks nobody, and needs no cluster.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
-use cloud_init::{Binary, First, Host, HostError, Joiner, Peer, Seed};
+use clap::{Args, Subcommand, ValueEnum};
+use cloud_init::{Binary, Extras, First, Host, HostError, Joiner, Peer, Seed, UserData};
 
 use super::error::CliError;
 use super::format;
@@ -26,6 +26,8 @@ pub(super) enum CloudInitCommand {
                         The first host of such a cluster, whose agent waits until its folder of `agentctl cluster init` is\n\
                         copied to /etc/agent, so that no key is ever in user-data:\n  \
                         agentctl cloud-init render --host ovh --first --provider OVH > ovh.yaml\n\n\
+                        A machine that runs already, reached by SSH:\n  agentctl cloud-init render --host ionos --join-token-file token \\\n    \
+                        --format script | ssh root@82.0.0.20 sh -s\n\n\
                         Paste it where the provider asks for user-data, before the token ends. With --cluster members speak\n\
                         plaintext: give addresses of a private network (WireGuard, for one).")]
 pub(super) struct RenderArgs {
@@ -64,6 +66,24 @@ pub(super) struct RenderArgs {
     /// The network between the members is private: they may talk without TLS
     #[arg(long)]
     allow_plaintext: bool,
+    /// What the host's Incus is to have at once, as `incus admin init --preseed` reads it
+    #[arg(long, value_name = "FILE")]
+    incus_preseed: Option<PathBuf>,
+    /// Who may log in: a public key, or a file with some; may be given several times
+    #[arg(long = "ssh-key", value_name = "KEY|FILE")]
+    ssh_keys: Vec<String>,
+    /// For cloud-init, or for a machine that runs already
+    // Every command has a format of its own: ids are one name space.
+    #[arg(id = "output_format", long = "format", value_enum, value_name = "FORMAT", default_value_t = OutputFormat::CloudConfig)]
+    format: OutputFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// User-data
+    CloudConfig,
+    /// A script: ssh root@ADDRESS sh -s < FILE
+    Script,
 }
 
 impl CloudInitCommand {
@@ -89,12 +109,38 @@ impl CloudInitCommand {
 
 impl RenderArgs {
     fn text(self) -> Result<Result<String, HostError>, CliError> {
+        let extras = match self.extras()? {
+            Ok(extras) => extras,
+            Err(error) => return Ok(Err(error)),
+        };
+        let format = self.format;
+        let data = self.user_data()?.map(|data| data.with(&extras));
+        Ok(data.map(|data| match format {
+            OutputFormat::CloudConfig => data.cloud_config(),
+            OutputFormat::Script => data.script(),
+        }))
+    }
+
+    fn extras(&self) -> Result<Result<Extras, HostError>, CliError> {
+        let read =
+            |path: &Path| std::fs::read_to_string(path).map_err(|error| CliError::io(path.display(), &error));
+        let preseed = self.incus_preseed.as_deref().map(read).transpose()?;
+        let key = |given: &String| match given.split_whitespace().count() {
+            // A key has a kind before it, and a file is seldom called like that.
+            0 | 1 => read(Path::new(given)),
+            _ => Ok(given.clone()),
+        };
+        let keys: Vec<String> = self.ssh_keys.iter().map(key).collect::<Result<_, _>>()?;
+        Ok(Extras::new(preseed.as_deref(), &keys))
+    }
+
+    fn user_data(self) -> Result<Result<UserData, HostError>, CliError> {
         if self.first {
             let first = First::new(&self.host, &self.provider, self.binary());
-            return Ok(first.map(|first| cloud_init::render_first(&first)));
+            return Ok(first.map(|first| UserData::from(&first)));
         }
         let Some(path) = &self.join_token_file else {
-            return Ok(self.host().map(|host| cloud_init::render(&host)));
+            return Ok(self.host().map(|host| UserData::from(&host)));
         };
         let token = std::fs::read_to_string(path).map_err(|error| CliError::io(path.display(), &error))?;
         let ticket = ticket::read(&token).map_err(|error| CliError::usage(error.to_string()))?;
@@ -105,7 +151,7 @@ impl RenderArgs {
             )));
         }
         let joiner = Joiner::new(&self.host, &self.provider, &token, self.binary());
-        Ok(joiner.map(|joiner| cloud_init::render_joiner(&joiner)))
+        Ok(joiner.map(|joiner| UserData::from(&joiner)))
     }
 
     fn binary(&self) -> Binary {
@@ -152,6 +198,9 @@ mod tests {
             binary_url: None,
             binary_sha256: None,
             allow_plaintext: true,
+            incus_preseed: None,
+            ssh_keys: Vec::new(),
+            format: OutputFormat::CloudConfig,
         };
         args.host().unwrap()
     }

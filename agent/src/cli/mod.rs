@@ -401,6 +401,8 @@ mod tests {
             "token revoke 9f2c",
             "cert renew prod --host ovh --config-dir d",
             "cert rotate prod issue --endpoints a:1",
+            "cert revoke prod client:eva --undo",
+            "cloud-init render --host a --first --format script -w json",
             "tenant create shop --host ovh --limit cpu=8 --allow containers.nesting --network n --admin eva --viewer max",
             "tenant create shop -f shop.yaml --operator eva --no-password",
             "tenant list -w json",

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::HOST_FOLDER;
 use crate::peer::{self, JoinError};
+use crate::tls::files::{LOOK_AGAIN_AFTER, Stamps};
 use crate::tls::pinned::Pin;
 use folder::Folder;
 
@@ -25,6 +26,9 @@ use folder::Folder;
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Before a token that was refused is shown again: it stays refused, most often.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// Makes this machine a host of a cluster, and runs its member.
 #[derive(Args, Debug)]
@@ -40,6 +44,9 @@ pub struct JoinArgs {
     /// A file with the token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Do not end when the token is refused: wait for another one in its file
+    #[arg(long, requires = "token_file")]
+    keep_trying: bool,
     /// Where this host keeps its certificates and settings
     #[arg(long, value_name = "DIR", default_value = HOST_FOLDER)]
     dir: PathBuf,
@@ -62,6 +69,30 @@ impl JoinArgs {
         if folder.has_joined() && folder.has_data(data_dir.as_deref())? {
             return Ok(());
         }
+        let mut pause = FIRST_WAIT;
+        loop {
+            let seen = self.stamps();
+            match self.try_to_join(&folder) {
+                Err(error) if self.keep_trying && !folder.has_joined() => {
+                    tracing::error!(
+                        reason = format!("{error:#}"),
+                        token_file = %self.token_file.as_deref().unwrap_or(&self.dir).display(),
+                        next_try_s = pause.as_secs(),
+                        "this host needs a new token in its file"
+                    );
+                    wait_for_another(|| self.stamps() != seen, pause);
+                    pause = (pause * 2).min(LONGEST_WAIT);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn stamps(&self) -> Stamps {
+        Stamps::of(self.token_file.as_deref())
+    }
+
+    fn try_to_join(&self, folder: &Folder) -> Result<()> {
         let ticket = match self.text()? {
             Some(text) => ticket::read(&text)?,
             // Joined before, and has not run yet: the cluster knows it.
@@ -76,7 +107,7 @@ impl JoinArgs {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        match runtime.block_on(ask_all(&ticket, &folder)) {
+        match runtime.block_on(ask_all(&ticket, folder)) {
             Ok(answer) => {
                 folder.write(&ticket.host, &answer)?;
                 tracing::info!(
@@ -128,6 +159,14 @@ impl JoinArgs {
             }
         }
         None
+    }
+}
+
+/// Until the file has changed, or the time is up.
+fn wait_for_another(changed: impl Fn() -> bool, pause: Duration) {
+    let until = std::time::Instant::now() + pause;
+    while std::time::Instant::now() < until && !changed() {
+        std::thread::sleep(LOOK_AGAIN_AFTER);
     }
 }
 

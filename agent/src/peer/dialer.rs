@@ -22,8 +22,8 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::admission::Roll;
-use crate::tls::holder::Holder;
 use crate::tls::peer::PeerTls;
+use crate::tls::revoked::{Heeding, Revoked, Shown};
 use crate::tls::trouble::explained;
 
 /// How long a peer may stay silent.
@@ -62,13 +62,24 @@ pub enum DialError {
 pub struct Dialer {
     tls: Option<PeerTls>,
     allow_plaintext: bool,
+    revoked: Revoked,
 }
 
 impl Dialer {
     /// With `allow_plaintext` a member that has certificates still talks to those that have none.
     #[must_use]
     pub fn new(tls: Option<PeerTls>, allow_plaintext: bool) -> Dialer {
-        Dialer { tls, allow_plaintext }
+        Dialer {
+            tls,
+            allow_plaintext,
+            revoked: Revoked::default(),
+        }
+    }
+
+    /// As this one, and not to whom a certificate was taken from.
+    #[must_use]
+    pub fn heeding(self, revoked: Revoked) -> Dialer {
+        Dialer { revoked, ..self }
     }
 
     /// A channel to a peer, connected when first used and again whenever it breaks.
@@ -98,10 +109,17 @@ impl Dialer {
         }
         let tls = self.tls.clone();
         let tls = tls.ok_or_else(|| DialError::NoCertificate(url.to_owned()))?;
-        let whom = whom.clone();
+        let (whom, revoked) = (whom.clone(), self.revoked.clone());
         let connector = tower::service_fn(move |_: Uri| {
             let (tls, whom, authority) = (tls.clone(), whom.clone(), authority.to_string());
-            async move { open(&authority, &tls, &whom).await.map(TokioIo::new) }
+            let revoked = revoked.clone();
+            async move {
+                let (stream, shown) = open(&authority, &tls, &whom).await?;
+                if let Some(reason) = revoked.refuses(&shown) {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+                }
+                Ok(TokioIo::new(Heeding::new(stream, revoked, shown)))
+            }
         });
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
@@ -112,7 +130,7 @@ fn is_loopback(host: &str) -> bool {
     bare == "localhost" || bare.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-async fn open(authority: &str, tls: &PeerTls, whom: &Whom) -> io::Result<Explained> {
+async fn open(authority: &str, tls: &PeerTls, whom: &Whom) -> io::Result<(Explained, Shown)> {
     let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
     // Members are not known by their addresses: what is verified of the name comes after the handshake.
@@ -120,16 +138,15 @@ async fn open(authority: &str, tls: &PeerTls, whom: &Whom) -> io::Result<Explain
     let connecting = TlsConnector::from(tls.client()).connect(name, stream);
     let stream = connecting.await.map_err(explained)?;
     let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let holder = certificate.map(Holder::of).unwrap_or_default();
-    let member = holder.member.as_deref().ok_or_else(|| {
-        let shown = holder.shown();
+    let shown = Shown::of(session.peer_certificates().unwrap_or_default());
+    let member = shown.holder.member.as_deref().ok_or_else(|| {
+        let shown = shown.holder.shown();
         io::Error::other(format!(
             "the other side's certificate ({shown}) is no member's: is it the port for clients?"
         ))
     })?;
     whom.is(member).map_err(io::Error::other)?;
-    Ok(Explained(stream))
+    Ok((Explained(stream), shown))
 }
 
 impl Whom {

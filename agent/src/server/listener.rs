@@ -115,9 +115,13 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         tokio::spawn(async move {
             let ended = match handshake.zip(underway) {
                 Some((handshake, underway)) => match handshake.accept(socket, underway).await {
-                    Ok((stream, Caller::Admitted(about))) => {
-                        speak(&http, stream, with_extensions(router, about), watcher).await
-                    }
+                    Ok((stream, Caller::Admitted(about, revoked, shown))) => tokio::select! {
+                        ended = speak(&http, stream, with_extensions(router, about), watcher) => ended,
+                        reason = revoked.until_refused(shown) => {
+                            tracing::warn!(address = %address.ip(), reason, "a connection is cut");
+                            Err(reason.into())
+                        }
+                    },
                     Ok((stream, Caller::Joins(joiner))) => {
                         let mut about = Extensions::new();
                         about.insert(JoinerAddress(address.ip()));

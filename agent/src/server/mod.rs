@@ -10,6 +10,7 @@ mod local;
 mod places;
 mod plaintext;
 mod refusal;
+mod revocations;
 mod tls;
 mod trust;
 
@@ -43,11 +44,13 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::{LeaderWatch, Metrics, Passes};
 use crate::tls::own::OwnTls;
 use crate::tls::peer::PeerTls;
+use crate::tls::revoked::Revoked;
 use crate::tls::server::ServerTls;
 use crate::tunnel::Tunnels;
 use joiners::Joiners;
 use listener::Port;
 use local::LocalPort;
+use revocations::RevocationTask;
 use tls::Security;
 use trust::TrustTask;
 
@@ -67,7 +70,8 @@ pub async fn run(config: RunConfig) -> Result<()> {
     if let Some(tls) = &peer_tls {
         background.spawn(tls.renewal().run());
     }
-    let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext);
+    let (revocations, revoked) = Revoked::channel();
+    let dialer = Dialer::new(peer_tls.clone(), config.args.allow_plaintext).heeding(revoked.clone());
     // Ports first: a port that is taken is found before anything is opened or changed.
     let joiners = Joiners::new();
     let mut peer_ports = Vec::new();
@@ -75,7 +79,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         let tls = peer_tls.clone().filter(|_| url.is_tls());
         peer_ports.push(Port {
             listener: listener::bind("--listen-peer-urls", url).await?,
-            security: tls.map(|tls| Security::Peers(tls, joiners.clone())),
+            security: tls.map(|tls| Security::Peers(tls, joiners.clone(), revoked.clone())),
         });
     }
     let mut client_ports = Vec::new();
@@ -85,7 +89,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
             Some(files) if url.is_tls() => {
                 let tls = ServerTls::load(files)?;
                 server_tls = Some(tls.clone());
-                Some(Security::Clients(tls))
+                Some(Security::Clients(tls, revoked.clone()))
             }
             _ => None,
         };
@@ -167,6 +171,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
         joiners.open(&node, Routes::new(joining.service()).into_axum_router());
         background.spawn(TrustTask::new(node.clone(), tls.clone(), &config).run());
     }
+    background.spawn(RevocationTask::new(node.store().clone(), revocations).run());
     describer.set_node(&node);
     let removed = options.removed(node.member_id()).to_string();
     let failure = spawn_node_tasks(tasks, removed, &config, &clients, &mut background);

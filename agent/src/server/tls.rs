@@ -20,8 +20,8 @@ use super::joiners::{Joiner, Joiners};
 use super::plaintext;
 use crate::api::ClientCertificate;
 use crate::peer::PeerCertificate;
-use crate::tls::holder::Holder;
 use crate::tls::peer::PeerTls;
+use crate::tls::revoked::{Revoked, Shown};
 use crate::tls::server::ServerTls;
 use crate::tls::trouble::explained;
 
@@ -34,26 +34,29 @@ const LINGER_BYTES: usize = 16 << 10;
 
 /// What a port with TLS is served with.
 pub(super) enum Security {
-    Clients(ServerTls),
-    Peers(PeerTls, Joiners),
+    Clients(ServerTls, Revoked),
+    Peers(PeerTls, Joiners, Revoked),
 }
 
 impl Security {
     /// How the next connection begins.
     pub(super) fn handshake(&self) -> Handshake {
         match self {
-            Security::Clients(tls) => Handshake {
+            Security::Clients(tls, revoked) => Handshake {
                 config: tls.current(),
+                revoked: revoked.clone(),
                 with: With::Clients {
                     names_users: tls.files().names_users,
                 },
             },
-            Security::Peers(tls, joiners) if joiners.are_expected() => Handshake {
+            Security::Peers(tls, joiners, revoked) if joiners.are_expected() => Handshake {
                 config: tls.joining(),
+                revoked: revoked.clone(),
                 with: With::Peers(Some(joiners.clone())),
             },
-            Security::Peers(tls, _) => Handshake {
+            Security::Peers(tls, _, revoked) => Handshake {
                 config: tls.server(),
+                revoked: revoked.clone(),
                 with: With::Peers(None),
             },
         }
@@ -63,6 +66,7 @@ impl Security {
 /// How one connection begins.
 pub(super) struct Handshake {
     config: Arc<ServerConfig>,
+    revoked: Revoked,
     with: With,
 }
 
@@ -77,8 +81,8 @@ enum With {
 
 /// Who is there.
 pub(super) enum Caller {
-    /// What each request of the connection carries.
-    Admitted(Extensions),
+    /// What each request of the connection carries, and what was shown: for as long as that is accepted.
+    Admitted(Extensions, Revoked, Shown),
     /// A host without a certificate, and what it may ask for.
     Joins(Joiner),
     /// Nobody for this port; every request is answered with the reason.
@@ -98,7 +102,7 @@ impl Handshake {
         tokio::select! {
             stream = timeout(HANDSHAKE_TIMEOUT, self.speak(socket)) => {
                 let stream = stream.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))??;
-                let caller = self.with.caller(&stream);
+                let caller = self.caller(&stream);
                 Ok((stream, caller))
             }
             () = underway.displaced() => Err(io::Error::new(
@@ -129,19 +133,23 @@ impl Handshake {
     }
 }
 
-impl With {
-    fn caller(&self, stream: &TlsStream<TcpStream>) -> Caller {
+impl Handshake {
+    fn caller(self, stream: &TlsStream<TcpStream>) -> Caller {
         let (_, session) = stream.get_ref();
-        let certificate = session.peer_certificates().and_then(<[_]>::first);
-        if let (With::Peers(Some(joiners)), None) = (self, certificate) {
+        let chain = session.peer_certificates();
+        if let (With::Peers(Some(joiners)), None) = (&self.with, chain) {
             return match joiners.admit() {
                 Some(joiner) => Caller::Joins(joiner),
                 None => Caller::Misplaced("too many hosts are joining: try again in a minute".to_owned()),
             };
         }
-        let holder = certificate.map(Holder::of).unwrap_or_default();
+        let shown = Shown::of(chain.unwrap_or_default());
+        if let Some(reason) = self.revoked.refuses(&shown) {
+            return Caller::Misplaced(reason);
+        }
+        let holder = shown.holder.clone();
         let mut extensions = Extensions::new();
-        match (self, holder.member) {
+        match (self.with, holder.member) {
             (With::Clients { .. }, Some(member)) => {
                 return Caller::Misplaced(format!(
                     "the certificate shown is that of member {member}, which is for the other members: clients show one \
@@ -149,7 +157,7 @@ impl With {
                 ));
             }
             (With::Clients { names_users }, None) => {
-                let name = holder.common_name.filter(|_| *names_users);
+                let name = holder.common_name.filter(|_| names_users);
                 if let Some(common_name) = name {
                     extensions.insert(ClientCertificate { common_name });
                 }
@@ -164,7 +172,8 @@ impl With {
                 ));
             }
         }
-        Caller::Admitted(extensions)
+        extensions.insert(shown.clone());
+        Caller::Admitted(extensions, self.revoked, shown)
     }
 }
 

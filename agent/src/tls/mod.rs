@@ -4,7 +4,7 @@
 //! [`any_name`] verifies a server without its name, [`authority`] issues certificates and [`issuer`] does in the name of
 //! the members, [`files`] reads PEM, [`holder`] says whom a verified certificate names, [`peer`] is TLS between members,
 //! both ends of it, [`server`] TLS towards clients, [`own`] both together and how another authority comes in, [`about`] what a
-//! certificate says, [`pinned`] a joiner's end, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and decides nothing about members:
+//! certificate says, [`revoked`] whom nobody accepts any more, [`pinned`] a joiner's end, and [`trouble`] turns the library's alerts into what a person can act on. It opens no connection and decides nothing about members:
 //! `crate::peer` does.
 
 pub mod about;
@@ -16,6 +16,7 @@ pub mod issuer;
 pub mod own;
 pub mod peer;
 pub mod pinned;
+pub mod revoked;
 pub mod server;
 pub mod trouble;
 

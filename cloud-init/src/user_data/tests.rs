@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use expect_test::{ExpectFile, expect_file};
 use serde_json::Value;
 
-use super::{render, render_first, render_joiner};
+use super::{UserData, render, render_first, render_joiner};
+use crate::extras::Extras;
 use crate::host::{Binary, First, Host, HostError, Joiner, Peer, Seed};
 
 fn seed() -> Seed {
@@ -72,6 +73,29 @@ fn a_host_with_an_address_and_the_binary_in_its_image() {
         ..seed()
     };
     check(seed, &expect_file!["../../golden/present.yaml"]);
+}
+
+/// The same host by a script, with all that may be asked for beside.
+#[test]
+fn a_machine_that_runs_already() {
+    let keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample eva@example.org".to_owned()];
+    let extras = Extras::new(Some("config:\n  user.made: by-preseed\n"), &keys).unwrap();
+    let joiner = || Joiner::new("ionos", "IONOS", "agent1.CAcQ", seed().binary).unwrap();
+    let data = |joiner: &Joiner| UserData::from(joiner).with(&extras);
+    let text = data(&joiner()).script();
+    expect_file!["../../golden/joiner.sh"].assert_eq(&text);
+    assert_is_a_script(&text);
+    let text = data(&joiner()).cloud_config();
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    assert_eq!(document["ssh_authorized_keys"][0], keys[0].as_str());
+    let steps = document["runcmd"][0][2].as_str().unwrap();
+    expect_test::expect![[r#"/usr/local/sbin/agent-fetch && incus admin init --preseed < /etc/agent/incus-preseed.yaml && systemctl daemon-reload && systemctl enable --now agent.service"#]].assert_eq(steps);
+    for text in [
+        UserData::from(&Host::new(seed()).unwrap()).script(),
+        UserData::from(&First::new("ovh", "", Binary::Present).unwrap()).script(),
+    ] {
+        assert_is_a_script(&text);
+    }
 }
 
 /// cloud-init reads YAML 1.1, where a bare `no` is no text.
@@ -157,7 +181,7 @@ fn a_host_that_joins() {
     assert_eq!(files[0]["permissions"], "0600");
     let unit = files[1]["content"].as_str().unwrap();
     assert!(unit.contains(
-        "ExecStart=/usr/local/bin/agent join --token-file /etc/agent/token -- \"--provider=Liquid Web\"\n"
+        "ExecStart=/usr/local/bin/agent join --token-file /etc/agent/token --keep-trying -- \"--provider=Liquid Web\"\n"
     ));
     assert!(
         unit.contains("ReadWritePaths=/etc "),

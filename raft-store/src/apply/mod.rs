@@ -14,6 +14,7 @@ mod growth;
 mod join_token;
 mod kv;
 mod lease;
+mod revocation;
 mod txn;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::join_tokens::JoinTokens;
 use crate::lease::LeaseEvent;
 use crate::mvcc::{ReadFailure, Sweeper, Writer};
 use crate::raft_types::{Command, Entry, LogId, StoredMembership};
+use crate::revocations::Revocations;
 use crate::schema;
 use crate::state::{self, Alarms, Members, RaisedBy, Removed, State};
 use crate::watch::Publisher;
@@ -75,6 +77,7 @@ pub(crate) struct Applier {
     auth: Arc<Auth>,
     removed: Removed,
     join_tokens: Arc<JoinTokens>,
+    revocations: Arc<Revocations>,
     applied: Option<LogId>,
     membership: StoredMembership,
     hash_points: Vec<HashPoint>,
@@ -94,6 +97,7 @@ impl Applier {
             auth: published.auth,
             removed: published.removed,
             join_tokens: published.join_tokens,
+            revocations: published.revocations,
             applied: published.applied,
             membership: published.membership,
             hash_points: Vec::new(),
@@ -169,6 +173,9 @@ impl Applier {
             if !Arc::ptr_eq(&published.join_tokens, &self.join_tokens) {
                 published.join_tokens = Arc::clone(&self.join_tokens);
             }
+            if !Arc::ptr_eq(&published.revocations, &self.revocations) {
+                published.revocations = Arc::clone(&self.revocations);
+            }
             compacted
         };
         for (revision, events) in self.writer.take_events() {
@@ -243,6 +250,7 @@ impl Applier {
                 Ok(reply::Result::HashCheck(Empty {}))
             }
             Op::JoinToken(change) => self.change_join_token(change).map(reply::Result::JoinToken),
+            Op::Revocation(change) => self.change_revocations(change).map(reply::Result::Revocation),
         }
     }
 

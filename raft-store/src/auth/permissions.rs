@@ -92,7 +92,7 @@ impl Permissions {
             Op::Compact(_) => self.may_write(b"\0", b"\0"),
             // As etcd: any user, whatever its keys.
             Op::LeaseGrant(_) => true,
-            Op::Alarm(_) | Op::Auth(_) | Op::JoinToken(_) => self.root,
+            Op::Alarm(_) | Op::Auth(_) | Op::JoinToken(_) | Op::Revocation(_) => self.root,
             Op::LeaseCheckpoint(_)
             | Op::LeaseExpire(_)
             | Op::LeaseCheckpoints(_)

@@ -3,6 +3,7 @@
 mod client;
 mod load;
 mod renewal;
+mod revocation;
 mod rotation;
 mod site;
 
@@ -121,6 +122,22 @@ async fn whose_token_is_not_good_is_told_why() {
     let thief = site.place("m1");
     let said = site.refused(thief, &token, &[]).await;
     assert!(said.contains("the join token was used already"), "{said}");
+}
+
+/// As a host's unit starts it: it does not come and go, and takes up the next token by itself.
+#[tokio::test]
+async fn a_host_whose_token_is_refused_waits_for_another() {
+    let mut site = one_host().await;
+    let i = site.place("m1");
+    let token = site.token(0, i, &[]);
+    let guessed = altered(&token, |ticket| ticket.secret = vec![0; 32].into());
+    site.join_patiently(i, &guessed);
+    site.hosts[i]
+        .says("this host needs a new token in its file")
+        .await;
+    site.bring_token(i, &token);
+    site.voters(0, &["m0", "m1"]).await;
+    site.serves(i).await;
 }
 
 /// Wherever it is cut off, the same command goes on, and the cluster has one more member, not several.

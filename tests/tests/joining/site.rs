@@ -121,11 +121,26 @@ impl Site {
 
     /// `agent join` on a host, with a token from a file. It goes on as its member.
     pub(crate) fn join(&mut self, i: usize, token: &str, more: &[&str]) {
+        self.join_as_told(i, token, &[], more);
+    }
+
+    /// As [`Site::join`], and it does not end when the token is refused.
+    pub(crate) fn join_patiently(&mut self, i: usize, token: &str) {
+        self.join_as_told(i, token, &["--keep-trying"], &[]);
+    }
+
+    /// Another token in the same file.
+    pub(crate) fn bring_token(&self, i: usize, token: &str) -> PathBuf {
         let file = self.folder.path().join(format!("token-{i}"));
         fs::write(&file, token).expect("write a file");
+        file
+    }
+
+    fn join_as_told(&mut self, i: usize, token: &str, flags: &[&str], more: &[&str]) {
+        let file = self.bring_token(i, token);
         let host = &mut self.hosts[i];
         let mut command = Command::new(tools::agent());
-        command.arg("join").arg("--token-file").arg(file);
+        command.arg("join").args(flags).arg("--token-file").arg(file);
         command.arg("--dir").arg(&host.dir).arg("--");
         command.args(host.flags()).args(more);
         host.spawn(command);

@@ -3,7 +3,8 @@
 use proto::agent::v1::trust_client::TrustClient;
 use proto::agent::v1::{
     CreateTokenRequest, CreateTokenResponse, EntrustRequest, EntrustResponse, ListCertificatesRequest,
-    ListCertificatesResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
+    ListCertificatesResponse, ListTokensRequest, ListTokensResponse, RevokeRequest, RevokeResponse,
+    RevokeTokenRequest, RevokeTokenResponse,
 };
 
 use super::{Client, Repeat};
@@ -35,6 +36,17 @@ impl Client {
             TrustClient::new(link)
                 .list_certificates(ListCertificatesRequest {})
                 .await
+        })
+        .await
+    }
+
+    /// Harmless to repeat.
+    pub(crate) async fn revoke_certificates(
+        &self,
+        request: RevokeRequest,
+    ) -> Result<RevokeResponse, CliError> {
+        self.call(Repeat::Always, async |link| {
+            TrustClient::new(link).revoke(request.clone()).await
         })
         .await
     }

@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use super::site::{Site, SiteHost};
 use crate::cli::config_dir::config_dir;
 use crate::cli::error::{CliError, os_text};
+use crate::tls::about::About;
 use crate::tls::authority::{Authority, AuthorityError, Issued, Role};
 use crate::tls::files::write_private;
 use crate::tls::holder::Holder;
@@ -24,7 +25,7 @@ pub(super) const CA: &str = "ca.pem";
 pub(super) const CA_KEY: &str = "ca.key";
 /// What members issue certificates with: its certificate and its key.
 pub(super) const ISSUER: &str = "issuer.pem";
-const ADMIN: &str = "admin.pem";
+pub(super) const ADMIN: &str = "admin.pem";
 const SITE: &str = "cluster.json";
 /// The user who may do everything, once users are made.
 const ADMIN_USER: &str = "root";
@@ -48,6 +49,7 @@ pub(super) struct Entry {
     /// Whose folder it is in.
     pub(super) host: Option<String>,
     pub(super) validity: Validity,
+    pub(super) sha256: [u8; 32],
 }
 
 impl Folder {
@@ -147,13 +149,14 @@ impl Folder {
         let text = self.read(&file)?;
         let unreadable = || self.unreadable(&file);
         let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| unreadable())?;
-        let validity = Validity::of(&der).ok_or_else(unreadable)?;
+        let about = About::of(&der).ok_or_else(unreadable)?;
         Ok(Entry {
-            holder: Holder::of(&der).shown().to_owned(),
+            holder: about.holder,
+            sha256: about.sha256,
             file,
             role,
             host,
-            validity,
+            validity: about.validity,
         })
     }
 
@@ -176,6 +179,11 @@ impl Folder {
             Some(host) => self.issue_to(&authority, site, host, &entry.file, now),
             None => self.issue(&authority, &entry.file, Role::Client { user: ADMIN_USER }, now),
         }
+    }
+
+    /// Keeps a certificate that is replaced, for whoever wants to revoke it.
+    pub(super) fn keep_former(&self, file: &str) -> Result<(), CliError> {
+        self.write(&format!("former-{file}"), &self.read(file)?)
     }
 
     /// Issues everything anew, but the authority itself.

@@ -1,11 +1,14 @@
 //! `agentctl cluster init` and `agentctl cert`: the authority of a cluster, on the machine of whoever runs it.
 //!
 //! [`folder`] keeps what was made, [`site`] is what a cluster's certificates and its hosts' settings follow from: pure.
-//! [`rotation`] puts another authority in the place of the first, by what [`members`] are asked and handed.
+//! [`rotation`] puts another authority in the place of the first, by what [`members`] are asked and handed; [`in_force`] is
+//! what they show, and [`revocation`] what is accepted no more.
 //! The authority's key stays in that folder: no host has it.
 
 mod folder;
+mod in_force;
 mod members;
+mod revocation;
 mod rotation;
 mod site;
 
@@ -15,6 +18,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 
 use self::folder::{Entry, Folder};
+use self::members::Members;
+use self::revocation::RevokeArgs;
 use self::rotation::RotateArgs;
 use self::site::Site;
 pub(super) use self::site::SiteHost;
@@ -77,14 +82,23 @@ pub(super) enum CertCommand {
     Renew(RenewArgs),
     /// Put another authority in the place of a cluster's, while it runs
     Rotate(RotateArgs),
+    /// Have certificates be accepted no more
+    Revoke(RevokeArgs),
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  agentctl cert list prod")]
+#[command(
+    after_help = "Beside what is in the cluster's folder its members are asked what they show: they renew their own. FROM says where\n\
+                  each came from: a file of the folder, or its member.\n\n\
+                  Examples:\n  agentctl cert list prod\n  agentctl cert list prod --offline"
+)]
 pub(super) struct ListArgs {
     /// The cluster's name
     #[arg(value_name = "NAME")]
     cluster: String,
+    /// Ask no member: only what is in the folder
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -102,6 +116,9 @@ pub(super) struct RenewArgs {
     /// This host's, however long they last; may be given several times
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
+    /// Your own, however long it lasts; the former is kept as former-admin.pem
+    #[arg(long)]
+    admin: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -142,13 +159,30 @@ impl InitArgs {
 impl CertCommand {
     pub(super) async fn run(self, options: GlobalOptions) -> Result<(), CliError> {
         match self {
-            Self::List(args) => {
-                let entries = args.place.folder(&args.cluster)?.entries()?;
-                format::write(table(&entries, SystemTime::now()).as_bytes())
-            }
+            Self::List(args) => args.run(options).await,
             Self::Renew(args) => args.run(),
             Self::Rotate(args) => args.run(options).await,
+            Self::Revoke(args) => args.run(options).await,
         }
+    }
+}
+
+impl ListArgs {
+    async fn run(self, options: GlobalOptions) -> Result<(), CliError> {
+        let folder = self.place.folder(&self.cluster)?;
+        let (entries, now) = (folder.entries()?, SystemTime::now());
+        let mut text = table(&entries, now);
+        if !self.offline {
+            let endpoints = folder.site()?.endpoints();
+            let session = options.of_cluster(&endpoints, folder.path()).session()?;
+            match Members::of(&session).await {
+                Ok(members) => text.push_str(&in_force::text(&members.look().await, &entries, now)),
+                Err(error) => text.push_str(&format!(
+                    "only what the folder has: what members show is not known ({error})\n"
+                )),
+            }
+        }
+        format::write(text.as_bytes())
     }
 }
 
@@ -156,10 +190,11 @@ impl RenewArgs {
     fn run(self) -> Result<(), CliError> {
         let folder = self.place.folder(&self.cluster)?;
         let now = SystemTime::now();
-        let due = |entry: &Entry| match (&entry.host, self.hosts.is_empty()) {
-            (Some(host), false) => self.hosts.contains(host),
-            (None, false) => false,
-            (_, true) => entry.validity.is_due(now),
+        let named = self.admin || !self.hosts.is_empty();
+        let due = |entry: &Entry| match (&entry.host, named) {
+            (Some(host), true) => self.hosts.contains(host),
+            (None, true) => self.admin && entry.file == folder::ADMIN,
+            (_, false) => entry.validity.is_due(now),
         };
         let site = folder.site()?;
         if let Some(unknown) = self.hosts.iter().find(|name| site.host(name).is_none()) {
@@ -178,6 +213,9 @@ impl RenewArgs {
                 ));
                 continue;
             }
+            if entry.file == folder::ADMIN {
+                folder.keep_former(folder::ADMIN)?;
+            }
             folder.renew(&site, entry, now)?;
             text.push_str(&format!("renewed {}\n", entry.file));
         }
@@ -190,11 +228,6 @@ impl RenewArgs {
 
 fn table(entries: &[Entry], now: SystemTime) -> String {
     let row = |entry: &Entry| {
-        let left = entry.validity.ends.duration_since(now).ok();
-        let lasts = left.map_or_else(
-            || "has ended".to_owned(),
-            |left| format!("{} days", left.as_secs() / DAY.as_secs()),
-        );
         let note = if entry.validity.is_due(now) {
             "renew it"
         } else {
@@ -204,12 +237,19 @@ fn table(entries: &[Entry], now: SystemTime) -> String {
             entry.file.clone(),
             entry.role.to_owned(),
             entry.holder.clone(),
-            lasts,
+            lasts(entry.validity.ends, now),
             note.to_owned(),
         ]
     };
     let rows: Vec<_> = entries.iter().map(row).collect();
     columns(["FILE", "ROLE", "HOLDER", "LASTS", ""], &rows)
+}
+
+fn lasts(ends: SystemTime, now: SystemTime) -> String {
+    match ends.duration_since(now) {
+        Ok(left) => format!("{} days", left.as_secs() / DAY.as_secs()),
+        Err(_) => "has ended".to_owned(),
+    }
 }
 
 #[cfg(test)]
