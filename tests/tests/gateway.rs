@@ -238,6 +238,70 @@ async fn a_watch_goes_on() {
     assert!(lines.next().await.contains(r#""canceled":true"#));
 }
 
+/// CVE-2020-15114, a gateway that calls itself for ever, and CVE-2020-15136, one that trusts whoever it dials: this one
+/// dials nobody, not even its own member.
+#[tokio::test]
+async fn cve_2020_15114_the_gateway_connects_to_nobody() {
+    let cluster = Cluster::builder(&Subject::agent(), 1).start().await;
+    let asker = Asker::new(&cluster);
+    let watch = r#"{"create_request":{"key":"dw=="}}"#;
+    let request = asker
+        .http
+        .post(format!("{}/v3/watch", asker.endpoint))
+        .body(watch);
+    // The watch stays open while others call.
+    let mut lines = Lines::new(request.send().await.expect("watch"));
+    assert!(lines.next().await.contains(r#""created":true"#));
+    for _ in 0..10 {
+        let said = asker.ask(Method::POST, "/v3/kv/range", r#"{"key":"dw=="}"#).await;
+        assert!(said.starts_with("200"), "{said}");
+    }
+    let own = own_sockets();
+    let open = connections_to(&asker.endpoint);
+    assert!(!open.is_empty(), "this test's own");
+    let others: Vec<&String> = open.iter().filter(|socket| !own.contains(*socket)).collect();
+    assert!(others.is_empty(), "somebody else is connected: {others:?}");
+}
+
+/// The inodes of this process' sockets.
+fn own_sockets() -> Vec<String> {
+    let open = std::fs::read_dir("/proc/self/fd").expect("open files");
+    let named = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    named
+        .filter_map(|link| {
+            let link = link.to_string_lossy().into_owned();
+            Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect()
+}
+
+/// The inodes of the sockets that are connected to a URL's address, whoever's they are.
+fn connections_to(url: &str) -> Vec<String> {
+    const ESTABLISHED: &str = "01";
+    let address: std::net::SocketAddrV4 = url
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address and a port");
+    // As the kernel writes it: the address in the machine's own order of bytes.
+    let wanted = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(address.ip().octets()),
+        address.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("connections");
+    let rows = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect());
+    rows.filter_map(|row: Vec<&str>| {
+        let is_it = row.get(2) == Some(&wanted.as_str()) && row.get(3) == Some(&ESTABLISHED);
+        is_it
+            .then(|| row.get(9).map(|inode| (*inode).to_owned()))
+            .flatten()
+    })
+    .collect()
+}
+
 /// A client with a deadline is told when it has passed.
 #[tokio::test]
 async fn a_deadline() {

@@ -119,7 +119,7 @@ async fn the_refused_member_says_why() {
 
 /// Consul's CVE-2019-9764, where whose certificate was shown did not count.
 #[tokio::test]
-async fn a_certificate_of_another_member_is_not_started_with() {
+async fn cve_2019_9764_a_certificate_of_another_member_is_not_started_with() {
     let lab = Lab::new(2);
     let mut cluster = lab.cluster(1);
     for suffix in ["pem", "key"] {
@@ -139,7 +139,7 @@ async fn a_certificate_of_another_member_is_not_started_with() {
 /// Consul's CVE-2021-37219, where any certificate of the authority opened the port for Raft, and its CVE-2018-19653, where
 /// members spoke plaintext without a word.
 #[tokio::test]
-async fn a_clients_certificate_is_no_members_and_the_reverse() {
+async fn cve_2021_37219_a_clients_certificate_is_no_members_and_the_reverse() {
     let lab = Lab::new(1);
     let mut cluster = Cluster::builder(&Subject::agent(), 1)
         .peer_tls(lab.path())
@@ -183,7 +183,7 @@ async fn a_clients_certificate_is_no_members_and_the_reverse() {
 }
 
 #[tokio::test]
-async fn a_member_without_tls_is_told_of_it() {
+async fn cve_2018_19653_a_member_without_tls_is_told_of_it() {
     let lab = Lab::new(1);
     let mut cluster = lab.cluster(1);
     cluster.start(0);
@@ -195,9 +195,9 @@ async fn a_member_without_tls_is_told_of_it() {
     assert!(said.contains("this port speaks TLS"), "{said}");
 }
 
-/// CVE-2026-73500: connections that begin a handshake and never end it.
+/// Connections that begin a handshake and never end it.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_handshakes_keep_nobody_out() {
+async fn cve_2026_73500_half_open_handshakes_keep_nobody_out() {
     const HALF_OPEN: usize = 5_000;
     let lab = Lab::new(3);
     let mut cluster = lab.cluster(3);

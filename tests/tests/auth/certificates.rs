@@ -31,7 +31,7 @@ fn etcdctl(folder: &Path, guarded: &Guarded, holder: &str, arguments: &[&str]) -
 }
 
 #[tokio::test]
-async fn a_common_name_is_a_user_where_no_token_is_shown() {
+async fn cve_2018_16886_a_common_name_is_a_user_and_not_through_the_gateway() {
     let folder = TempDir::new().expect("a folder");
     let authority = Authority::new("lab");
     authority.write(folder.path());
