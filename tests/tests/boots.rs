@@ -135,7 +135,7 @@ async fn hosts_come_from_user_data_alone_and_one_is_replaced() {
     ];
     operator.ask(&restore);
     runs(&provider, "liquidweb").await;
-    let word = provider.on("liquidweb", "incus exec web-liquidweb -- cat /data/word");
+    let word = provider.on("liquidweb", "incus exec web-liquidweb -- busybox cat /data/word");
     assert_eq!(word, "precious\n");
     let kept = operator.ask_of("liquidweb", &["kv", "get", "greeting", "--print-value-only"]);
     assert_eq!(kept, "still\n");
