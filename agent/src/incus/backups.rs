@@ -133,23 +133,7 @@ impl Incus {
 
     /// Makes an instance out of an export's file. It does not run, and its config is what it was.
     pub async fn import_instance(&self, project: &str, name: &str, file: &Path) -> Result<(), IncusError> {
-        path::object(Kind::Instance, project, name)?;
-        let opened = tokio::fs::File::open(file).await;
-        let opened = opened.map_err(|source| IncusError::Unreadable {
-            path: file.to_owned(),
-            source,
-        })?;
-        let headers = [("X-Incus-name", name.to_owned())];
-        let path = path::collection(Kind::Instance, project, "")?;
-        let slow = self.clone().with_operation_limit(EXPORT_LIMIT);
-        let answer = self
-            .transport
-            .upload(&path, &headers, opened, EXPORT_LIMIT)
-            .await?;
-        match slow.finish(answer, Duration::ZERO).await? {
-            Outcome::Success => Ok(()),
-            Outcome::Forgotten => shown(self.get(Kind::Instance, project, name).await?.is_some()),
-        }
+        self.import((Kind::Instance, project, ""), name, name, file).await
     }
 
     /// Makes a custom volume out of an export's file.
@@ -160,15 +144,27 @@ impl Incus {
         name: &str,
         file: &Path,
     ) -> Result<(), IncusError> {
-        let wanted = format!("{pool}/{name}");
-        path::object(Kind::Volume, project, &wanted)?;
+        let whole = format!("{pool}/{name}");
+        self.import((Kind::Volume, project, pool), name, &whole, file)
+            .await
+    }
+
+    /// `whole` is the name with what it lives in.
+    async fn import(
+        &self,
+        (kind, project, container): (Kind, &str, &str),
+        name: &str,
+        whole: &str,
+        file: &Path,
+    ) -> Result<(), IncusError> {
+        path::object(kind, project, whole)?;
         let opened = tokio::fs::File::open(file).await;
         let opened = opened.map_err(|source| IncusError::Unreadable {
             path: file.to_owned(),
             source,
         })?;
         let headers = [("X-Incus-name", name.to_owned())];
-        let path = path::collection(Kind::Volume, project, pool)?;
+        let path = path::collection(kind, project, container)?;
         let slow = self.clone().with_operation_limit(EXPORT_LIMIT);
         let answer = self
             .transport
@@ -176,8 +172,13 @@ impl Incus {
             .await?;
         match slow.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
-            Outcome::Forgotten => shown(self.get(Kind::Volume, project, &wanted).await?.is_some()),
+            Outcome::Forgotten => shown(self.get(kind, project, whole).await?.is_some()),
         }
+    }
+
+    /// Gives an instance that does not run another name.
+    pub async fn rename_instance(&self, project: &str, name: &str, to: &str) -> Result<(), IncusError> {
+        self.rename((Kind::Instance, project), name, to, to).await
     }
 
     /// Gives a custom volume another name. The disks of instances follow it; none of them may run.
@@ -189,8 +190,19 @@ impl Incus {
         to: &str,
     ) -> Result<(), IncusError> {
         let (before, after) = (format!("{pool}/{name}"), format!("{pool}/{to}"));
-        path::object(Kind::Volume, project, &after)?;
-        let path = path::object(Kind::Volume, project, &before)?;
+        self.rename((Kind::Volume, project), &before, to, &after).await
+    }
+
+    /// `before` and `after` are names with what it lives in.
+    async fn rename(
+        &self,
+        (kind, project): (Kind, &str),
+        before: &str,
+        to: &str,
+        after: &str,
+    ) -> Result<(), IncusError> {
+        path::object(kind, project, after)?;
+        let path = path::object(kind, project, before)?;
         let body = json!({"name": to});
         let answer = self
             .transport
@@ -198,20 +210,7 @@ impl Incus {
             .await?;
         match self.finish(answer, Duration::ZERO).await? {
             Outcome::Success => Ok(()),
-            Outcome::Forgotten => shown(self.get(Kind::Volume, project, &after).await?.is_some()),
-        }
-    }
-
-    /// Gives an instance that does not run another name.
-    pub async fn rename_instance(&self, project: &str, name: &str, to: &str) -> Result<(), IncusError> {
-        path::object(Kind::Instance, project, to)?;
-        let path = path::object(Kind::Instance, project, name)?;
-        let answer = self
-            .write(Method::POST, &path, Some(&json!({"name": to})), None)
-            .await?;
-        match self.finish(answer, Duration::ZERO).await? {
-            Outcome::Success => Ok(()),
-            Outcome::Forgotten => shown(self.get(Kind::Instance, project, to).await?.is_some()),
+            Outcome::Forgotten => shown(self.get(kind, project, after).await?.is_some()),
         }
     }
 
