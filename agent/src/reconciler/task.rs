@@ -245,15 +245,17 @@ impl Reconciler {
         // What somebody was at work on before we looked may have been seen half done.
         let mut attended = self.hands.attended.by_people();
         let observed = observe(&self.hands.incus, desired, &self.host).await?;
-        let held = self.held.now();
         let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
+        // As late as can be: all of this may have taken long.
+        let mut held = self.held.now();
         let mut planned = plan(desired, &observed, &seen, self.context(false, &busy, &held));
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
             && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
         {
+            held = self.held.now();
             planned = plan(&desired, &observed, &seen, self.context(true, &busy, &held));
             confirmed = Some(stored);
         }

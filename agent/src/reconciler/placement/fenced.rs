@@ -35,17 +35,19 @@ pub struct Fencer {
     node: Node,
     guard: GuardClient,
     parser: Parser,
-    /// What may run here, and until when.
-    until: BTreeMap<DesiredKey, Boottime>,
-    held: watch::Sender<BTreeSet<DesiredKey>>,
+    until: Deadlines,
+    held: watch::Sender<Deadlines>,
     /// There is a guard, which may have something.
     has_guard: bool,
     is_in_trouble: bool,
 }
 
+/// What may run here, and until when.
+type Deadlines = BTreeMap<DesiredKey, Boottime>;
+
 /// The instances that may run here now, as far as their fences are concerned.
 #[derive(Clone, Debug)]
-pub struct Held(watch::Receiver<BTreeSet<DesiredKey>>);
+pub struct Held(watch::Receiver<Deadlines>);
 
 /// One fenced instance that is bound to this host.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Fencer {
             parser: Parser::new(node.name()),
             has_guard: guard.was_started(),
             until: BTreeMap::new(),
-            held: watch::Sender::new(BTreeSet::new()),
+            held: watch::Sender::new(Deadlines::new()),
             is_in_trouble: false,
             node,
             guard,
@@ -168,13 +170,12 @@ impl Fencer {
         }
     }
 
-    /// Takes what is about to end from what may run, and tells of any change.
+    /// Takes what is about to end from what may run. Told of is only what begins or ends: deadlines change all the time.
     fn let_pass(&mut self) {
         self.until.retain(|_, until| until.left() > MARGIN);
-        let now: BTreeSet<DesiredKey> = self.until.keys().cloned().collect();
         self.held.send_if_modified(|before| {
-            let is_new = *before != now;
-            *before = now;
+            let is_new = !before.keys().eq(self.until.keys());
+            before.clone_from(&self.until);
             is_new
         });
     }
@@ -204,11 +205,14 @@ impl Held {
     /// Of a host without fences.
     #[must_use]
     pub fn none() -> Held {
-        Held(watch::Sender::new(BTreeSet::new()).subscribe())
+        Held(watch::Sender::new(Deadlines::new()).subscribe())
     }
 
+    /// Judged by the clock: an agent that was frozen for long goes on with what it knew before.
     pub(crate) fn now(&self) -> BTreeSet<DesiredKey> {
-        self.0.borrow().clone()
+        let held = self.0.borrow();
+        let ahead = held.iter().filter(|(_, until)| until.left() > MARGIN);
+        ahead.map(|(key, _)| key.clone()).collect()
     }
 
     /// Waits until they are others; for ever, once nobody tells.
