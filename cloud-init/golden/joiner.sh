@@ -32,10 +32,18 @@ elif ! command -v incus > /dev/null; then
   exit 1
 fi
 if [ -n "$missing" ]; then
+  release=$(. /etc/os-release; echo "$VERSION_CODENAME")
+  # From where the machine has its own release: no mirror is named here. The script itself is on standard input: nobody
+  # else reads from there.
+  apt-get -q update < /dev/null
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $release" < /dev/null | head -n 1)
+  if [ -z "$mirror" ]; then
+    echo "apt does not say where $release comes from: put its URI into /etc/apt/sources.list first" >&2
+    exit 1
+  fi
   put /etc/apt/sources.list.d/backports.list 0644 <<END_OF_THE_AGENTS_FILE
-deb http://deb.debian.org/debian $(. /etc/os-release; echo "$VERSION_CODENAME")-backports main
+deb $mirror $release-backports main
 END_OF_THE_AGENTS_FILE
-  # The script itself is on standard input: nobody else reads from there.
   apt-get -q update < /dev/null
   DEBIAN_FRONTEND=noninteractive apt-get -q -y install $missing < /dev/null
 fi
