@@ -18,7 +18,7 @@ const FILES: [&str; 8] = [
 ];
 
 /// Messages with a secret in them: `redacted.rs` says how they show themselves.
-const SECRETS: [&str; 12] = [
+const SECRETS: [&str; 13] = [
     ".etcdserverpb.AuthUserAddRequest",
     ".etcdserverpb.AuthUserChangePasswordRequest",
     ".etcdserverpb.AuthenticateRequest",
@@ -29,6 +29,7 @@ const SECRETS: [&str; 12] = [
     ".authpb.User",
     ".peer.JoinRequest",
     ".peer.IssuerAnswer",
+    ".peer.SecretsKeyAnswer",
     ".agent.v1.EntrustRequest",
     ".agent.v1.JoinTicket",
 ];

@@ -23,6 +23,7 @@ pub mod node;
 pub mod operator;
 pub mod peer;
 pub mod reconciler;
+pub mod secrets;
 pub mod server;
 pub mod service;
 pub mod shutdown;

@@ -7,7 +7,7 @@ use crate::authpb::User;
 use crate::etcdserverpb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
 };
-use crate::peer::{IssuerAnswer, JoinRequest};
+use crate::peer::{IssuerAnswer, JoinRequest, SecretsKeyAnswer};
 use crate::replicated::auth_change::{self, Change};
 use crate::replicated::{AuthChange, AuthSettings, AuthUser};
 
@@ -35,6 +35,7 @@ redacted! {
     User { name, roles, options }
     JoinRequest { cluster_id, token_id, host }
     IssuerAnswer {}
+    SecretsKeyAnswer {}
     EntrustRequest { authorities }
     JoinTicket { cluster_id, token_id, host, endpoints }
     auth_change::Enable {}

@@ -5,6 +5,7 @@
 //! etcdctl 3.5's, so that each difference is deliberate. `UPDATE_GOLDEN=1` writes both.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -29,12 +30,17 @@ macro_rules! scripts {
     };
 }
 
-scripts!(ours, check_ours: help, refusals, keys, documents, applications, instances, members, leases, users, maintenance, checks, trust, contexts, tenants);
+scripts!(ours, check_ours: help, refusals, keys, documents, applications, instances, members, leases, users, maintenance, checks, trust, contexts, tenants, secrets);
 scripts!(as_etcdctl, check_as_etcdctl: kv, watch, lease, concurrency, auth, cluster, maintenance);
 
 /// A script of our own. It is always held with the same member, so that names in answers are the same.
 async fn check_ours(script: &str) {
-    let cluster = Cluster::builder(&Subject::agent(), 3).start().await;
+    let keys = tempfile::tempdir().expect("a folder");
+    let key_file = keys.path().join("secrets.key");
+    // Always the same, since it is shown by what it is known.
+    fs::write(&key_file, format!("{}=\n", "A".repeat(43))).expect("write a key");
+    let cluster = Cluster::builder(&Subject::agent(), 3).arg("--secrets-key-file", &key_file.to_string_lossy());
+    let cluster = cluster.start().await;
     write_documents(&cluster);
     cluster.leader().await;
     let mut agentctl = Etcdctl::agentctl(&cluster, 0, None).await;
@@ -61,12 +67,18 @@ fn without_global_options(asked: &str, answer: &str) -> String {
 /// What the scripts find in `$FOLDER`.
 fn write_documents(cluster: &Cluster) {
     let write = |name: &str, text: &str| {
-        std::fs::write(cluster.folder().join(name), text).expect("write a document");
+        fs::write(cluster.folder().join(name), text).expect("write a document");
     };
     let instance = "kind: instance\nname: web\nhost: ovh\nrunning: true\nspec:\n  type: container\n";
     write(
         "web.yaml",
         &format!("{instance}  source: {{type: image, alias: busybox}}\n"),
+    );
+    write(
+        "with-secret.yaml",
+        &format!(
+            "{instance}  source: {{type: image, alias: busybox}}\n  config: {{environment.PASSWORD: {{secret: db-password}}}}\n"
+        ),
     );
     write("wrong.yaml", &instance.replace("instance", "instanse"));
     write("value", "from a file\n");

@@ -26,6 +26,7 @@ mod observe;
 mod passwords;
 mod plans;
 mod queue;
+mod sealing;
 mod status;
 mod tokens;
 mod trust;
@@ -58,12 +59,14 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::node::{Node, RaftView};
 use crate::peer::Hosts;
+use crate::secrets::KeyFile;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::tls::own::OwnTls;
 use header::Headers;
 use interceptor::Caller;
 use passwords::Passwords;
+use sealing::Sealing;
 use status::ApiError;
 use tokens::Tokens;
 
@@ -132,6 +135,8 @@ pub struct ApiContext {
     /// This member's certificates; `None`: members speak plaintext.
     pub tls: Option<OwnTls>,
     pub options: ApiOptions,
+    /// What secrets are sealed with; `None`: none is taken.
+    pub secrets: Option<KeyFile>,
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
     pub shutdown: Shutdown,
@@ -144,6 +149,7 @@ impl ApiContext {
         hosts: Hosts,
         tls: Option<OwnTls>,
         options: ApiOptions,
+        secrets: Option<KeyFile>,
         metrics: Metrics,
         shutdown: Shutdown,
     ) -> ApiContext {
@@ -152,6 +158,7 @@ impl ApiContext {
             hosts,
             tls,
             options,
+            secrets,
             metrics,
             shutdown,
         }
@@ -204,6 +211,7 @@ struct Api {
     headers: Headers,
     tokens: Tokens,
     passwords: Passwords,
+    sealing: Sealing,
     /// Places for reads that take long and answer much.
     large_reads: Semaphore,
     /// A place for each call that waits for a lock or an election.
@@ -218,6 +226,7 @@ impl Api {
             hosts,
             tls,
             options,
+            secrets,
             metrics,
             shutdown,
         } = context;
@@ -230,6 +239,7 @@ impl Api {
             headers,
             tokens: Tokens::new(&options.tokens),
             passwords: Passwords::new(options.bcrypt_cost),
+            sealing: Sealing::new(secrets),
             options,
             large_reads: Semaphore::new(LARGE_READS),
             waiters: Semaphore::new(queue::WAITERS),
@@ -262,6 +272,7 @@ impl Api {
 
     /// Replicates `op` on behalf of `caller` and returns apply's answer and the header it belongs to.
     async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
+        let op = self.sealing.sealed(op)?;
         self.node.check_room(&op)?;
         let pending = self.metrics.proposal();
         let reply = self

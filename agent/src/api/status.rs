@@ -84,6 +84,10 @@ pub(super) enum ApiError {
     JoinTokensTooMany,
     RevocationsTooMany,
     RevocationShape,
+    // Secrets, neither.
+    SecretName,
+    SecretTooLarge,
+    SecretsNeedKey,
     /// Apply answered something else than what was asked: a bug, never a client's doing.
     UnexpectedReply,
     InvalidDowngradeTarget,
@@ -224,6 +228,17 @@ impl ApiError {
             E::RevocationShape => (
                 Code::InvalidArgument,
                 "a revocation names a certificate by its SHA-256, a member or a client",
+            ),
+            E::SecretName => (
+                Code::InvalidArgument,
+                "below /tenants/TENANT/secrets/ there are only secrets, each at its name: letters, digits, hyphens, dots and \
+                 underscores, at most 63",
+            ),
+            E::SecretTooLarge => (Code::InvalidArgument, "a secret has at most 64 KiB"),
+            E::SecretsNeedKey => (
+                Code::FailedPrecondition,
+                "this member has no key to seal secrets with: `agentctl secret keygen` makes one for --secrets-key-file, which \
+                 every member has",
             ),
             E::InvalidDowngradeTarget => (
                 Code::InvalidArgument,

@@ -45,6 +45,7 @@ mod planfile;
 mod prune;
 mod range;
 mod role;
+mod secret;
 mod session;
 mod snapshot;
 mod ssh;
@@ -111,6 +112,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Delete documents, and with them what they made
     Delete(delete::DeleteArgs),
+    /// Values that documents refer to by name, and that nobody reads again
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// The instances of all hosts, and what is in them
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -270,6 +274,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
             return command.run(way, format);
         }
         Command::Cluster(application::ClusterCommand::Init(args)) => return args.run(),
+        Command::Secret(secret::SecretCommand::Keygen) => return secret::keygen(),
         command => command,
     };
     let session = cli.global.session()?;
@@ -282,6 +287,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => args.run(&session).await,
         Command::Status(args) => args.run(&session).await,
         Command::Delete(args) => args.run(&session).await,
+        Command::Secret(command) => command.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
         Command::Backup(command) => command.run(&session).await,
         Command::Tunnel(args) => args.run(&session).await,

@@ -48,6 +48,7 @@ impl HostSettings<'_> {
             ("peer-key-file", file("peer.key")),
             ("peer-trusted-ca-file", file("ca.pem")),
             ("peer-issuer-file", file("issuer.pem")),
+            ("secrets-key-file", file("secrets.key")),
             ("listen-client-urls", every_address(self.client_url)),
             ("advertise-client-urls", self.client_url.to_owned()),
             ("cert-file", file("server.pem")),

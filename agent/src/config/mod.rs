@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
+use crate::secrets::KeyFile;
 use crate::service::ManagerChoice;
 use crate::tls::files::PemFile;
 use crate::tls::peer::PeerTlsFiles;
@@ -267,6 +268,16 @@ pub struct RunArgs {
         help_heading = "Cluster"
     )]
     pub peer_issuer_file: Option<PathBuf>,
+    /// What secrets are sealed with: keys in base64, one on a line, of which the first seals and every one opens; the same
+    /// on every member, readable by nobody else. Where the file is missing, the other members are asked for it, if they have
+    /// certificates
+    #[arg(
+        long,
+        env = "AGENT_SECRETS_KEY_FILE",
+        value_name = "FILE",
+        help_heading = "Cluster"
+    )]
+    pub secrets_key_file: Option<PathBuf>,
     /// Between two heartbeats of the leader, in milliseconds
     #[arg(
         long,
@@ -562,6 +573,14 @@ pub struct RunConfig {
     pub tokens: TokenOptions,
     /// The rest, as given.
     pub args: RunArgs,
+}
+
+impl RunConfig {
+    /// What secrets are sealed with; `None`: none is taken, and none opened.
+    #[must_use]
+    pub fn secrets(&self) -> Option<KeyFile> {
+        self.args.secrets_key_file.clone().map(KeyFile::new)
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::secrets::generate;
+use crate::tls::files::write_private;
+
 /// The hosts, and the providers they stand for.
 pub(super) const HOSTS: [(&str, &str); 3] = [("ovh", "OVH"), ("ionos", "IONOS"), ("liquidweb", "LiquidWeb")];
 const DEFAULT_BASE_PORT: u16 = 2379;
@@ -101,7 +104,22 @@ impl Layout {
             places,
         };
         layout.save()?;
+        layout.make_secrets_key()?;
         Ok(layout)
+    }
+
+    /// What the members seal secrets with: made once.
+    fn make_secrets_key(&self) -> Result<(), LayoutError> {
+        let path = self.secrets_key();
+        if path.exists() {
+            return Ok(());
+        }
+        let made = generate().and_then(|text| write_private(&path, &text));
+        made.map_err(io_error(&path))
+    }
+
+    pub(super) fn secrets_key(&self) -> PathBuf {
+        self.dir.join("secrets.key")
     }
 
     /// Remembers ports and process ids, so that nobody ever reads half of it.
@@ -165,6 +183,8 @@ fn wipe(dir: &Path) -> Result<(), LayoutError> {
             absent_is_fine(&path, fs::remove_file(&path))?;
         }
     }
+    let key = dir.join("secrets.key");
+    absent_is_fine(&key, fs::remove_file(&key))?;
     let state = state_path(dir);
     absent_is_fine(&state, fs::remove_file(&state))
 }

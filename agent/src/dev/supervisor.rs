@@ -123,6 +123,10 @@ impl Supervisor {
             ("--initial-cluster", self.layout.initial_cluster()),
             ("--initial-cluster-state", "new".to_owned()),
             ("--initial-cluster-token", CLUSTER_TOKEN.to_owned()),
+            (
+                "--secrets-key-file",
+                self.layout.secrets_key().to_string_lossy().into_owned(),
+            ),
             ("--provider", provider.to_owned()),
             ("--incus-socket", self.sockets[index].clone()),
             // Three hosts on one machine, which is nobody's to change: what they started would outlive them.

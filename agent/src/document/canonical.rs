@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Document;
+use super::{Document, secret};
 
 /// The document as compact JSON with sorted fields. Two documents that say the same have the same canonical
 /// text, and it parses back to the same document.
@@ -41,7 +41,7 @@ pub fn canonical_text(document: &Document) -> String {
     if !document.per_host.is_empty() {
         fields.insert("perHost".into(), Value::Object(document.per_host.clone()));
     }
-    fields.insert("spec".into(), Value::Object(document.spec.clone()));
+    fields.insert("spec".into(), Value::Object(secret::as_written(&document.spec)));
     sorted(&Value::Object(fields)).to_string()
 }
 

@@ -1,6 +1,6 @@
 //! The fields around a spec: whose the document is, where it applies, how far it may go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use super::place::{hosts_of, one_host, the_host_itself};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Entry, Node};
 use super::{
-    DEFAULT_TENANT, DocumentError, Failover, Kind, Placement, kinds, name, overlay, parts, spec, tenant,
+    DEFAULT_TENANT, DocumentError, Failover, Kind, Placement, kinds, name, overlay, parts, secret, spec, tenant,
 };
 
 pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};
@@ -40,6 +40,8 @@ pub struct Document {
     pub parts: Vec<Document>,
     /// The `perHost` field as written, and the document as it is on each host that it names.
     pub(super) per_host: Map<String, Value>,
+    /// The secrets of its tenant that the spec refers to.
+    secrets: BTreeSet<String>,
     overlaid: BTreeMap<String, Document>,
     lines: BTreeMap<String, u64>,
 }
@@ -86,6 +88,17 @@ impl Document {
         }
     }
 
+    /// The secrets of its tenant that the document refers to.
+    #[must_use]
+    pub fn secrets(&self) -> &BTreeSet<String> {
+        &self.secrets
+    }
+
+    /// Puts stand-ins in the place of its secrets. `known` gives the revision and a digest of a secret's value.
+    pub fn stand_in_for_secrets(&mut self, known: impl Fn(&str) -> Option<(i64, String)>) {
+        secret::stand_in(&mut self.spec, known);
+    }
+
     #[must_use]
     pub fn desired_key(&self) -> DesiredKey {
         DesiredKey {
@@ -117,6 +130,7 @@ impl Document {
             spec,
             parts: Vec::new(),
             per_host: Map::new(),
+            secrets: BTreeSet::new(),
             overlaid: BTreeMap::new(),
             lines: BTreeMap::new(),
         }
@@ -251,6 +265,7 @@ impl Reader {
             spec: Map::new(),
             parts: Vec::new(),
             per_host: Map::new(),
+            secrets: BTreeSet::new(),
             overlaid: BTreeMap::new(),
             lines: std::mem::take(&mut self.lines),
         };
@@ -413,6 +428,7 @@ impl Document {
             lines: std::mem::take(&mut self.lines),
         };
         self.spec = spec::read(&mut reader, self.kind, node)?;
+        self.secrets = secret::named_in(&mut self.spec);
         self.lines = reader.lines;
         match self.kind {
             Kind::Incus => self.parts = parts::read(self, node)?,
@@ -488,6 +504,7 @@ impl Document {
             spec: Map::new(),
             parts: Vec::new(),
             per_host: Map::new(),
+            secrets: BTreeSet::new(),
             overlaid: BTreeMap::new(),
             lines: BTreeMap::new(),
             hosts: self.hosts.clone(),

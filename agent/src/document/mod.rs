@@ -23,6 +23,7 @@ mod place;
 mod placement;
 mod retention;
 mod schedule;
+mod secret;
 mod shapes;
 mod spec;
 mod split;
@@ -51,6 +52,10 @@ pub use lifecycle::{Deletion, Lifecycle, Managed, Update};
 pub use placement::{Failover, Placement, Spread};
 pub use retention::Keep;
 pub use schedule::{Schedule, Stamp};
+pub use secret::{
+    SecretKey, StandIn, another_value, hide, is_among_secrets, may_hold_stand_in, parse_secret_key, secret_name_fault,
+    secret_prefix, shown, stands_for,
+};
 pub use spec::needs_restart;
 pub use split::split;
 pub use status::{Phase, Status, rfc3339_utc};

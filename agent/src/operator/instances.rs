@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Operator;
 use super::address::addresses;
 use super::error::{Failure, OperatorError};
-use crate::document::OWNERSHIP_PREFIX;
+use crate::document::{OWNERSHIP_PREFIX, hide};
 use crate::incus::{Collection, Incus, IncusError, Kind, Live, StateAction};
 
 /// A guest that is given longer than this to shut down keeps the caller waiting for nothing.
@@ -166,6 +166,8 @@ impl Operator {
         };
         incus.restore_snapshot(tenant, name, &request.snapshot).await?;
         self.keep_ownership(incus, tenant, name, &before).await?;
+        let mut snapshot = snapshot;
+        hide(&mut snapshot);
         Ok(RestoreSnapshotResponse {
             host: self.host.clone(),
             snapshot: Bytes::from(snapshot.to_string()),

@@ -24,6 +24,7 @@ use super::hosts::{HostServer, Hosts};
 use super::trust::TrustServer;
 use super::{Addressee, Callers, MAX_MESSAGE_BYTES, wire};
 use crate::node::{Node, Raft};
+use crate::secrets::KeyFile;
 use crate::tls::peer::PeerTls;
 
 /// Requests of one follower that may be under way at the leader.
@@ -33,7 +34,7 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The services of the peer port.
 #[must_use]
-pub fn routes(node: &Node, hosts: &Hosts, tls: Option<PeerTls>) -> Routes {
+pub fn routes(node: &Node, hosts: &Hosts, tls: Option<PeerTls>, secrets: Option<KeyFile>) -> Routes {
     let addressee = |callers| Addressee {
         node: node.clone(),
         callers,
@@ -50,6 +51,7 @@ pub fn routes(node: &Node, hosts: &Hosts, tls: Option<PeerTls>) -> Routes {
     let trust = TrustService::new(TrustServer {
         node: node.clone(),
         tls,
+        secrets,
     });
     Routes::new(InterceptedService::new(raft, addressee(Callers::Teachers)))
         .add_service(InterceptedService::new(forward, addressee(Callers::Members)))

@@ -1,4 +1,5 @@
-//! Certificates among members: new ones in the place of those that end soon, and what members issue them with.
+//! Certificates among members: new ones in the place of those that end soon, and what members issue them with; and what
+//! they seal secrets with.
 //!
 //! Only the connection says who asks: a member gets certificates in its own name, for the addresses at which the cluster
 //! knows it, and nothing else. Without TLS nothing is served here.
@@ -7,13 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use proto::peer::trust_client::TrustClient;
 use proto::peer::trust_server::Trust;
-use proto::peer::{IssuerAnswer, IssuerRequest, RenewAnswer, RenewRequest};
+use proto::peer::{
+    IssuerAnswer, IssuerRequest, RenewAnswer, RenewRequest, SecretsKeyAnswer, SecretsKeyRequest,
+};
 use raft_store::wal::Identity;
 use tonic::{Request, Response, Status};
 
 use super::joining::address_of;
 use super::{PeerCertificate, PeerTimeouts, Stamp, Whom, reason};
 use crate::node::Node;
+use crate::secrets::KeyFile;
 use crate::tls::authority::Role;
 use crate::tls::holder::server_names;
 use crate::tls::issuer::{Issuer, IssuerError};
@@ -26,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct TrustServer {
     pub(super) node: Node,
     pub(super) tls: Option<PeerTls>,
+    pub(super) secrets: Option<KeyFile>,
 }
 
 impl TrustServer {
@@ -64,6 +69,18 @@ impl Trust for TrustServer {
             .ok_or_else(none_here)?;
         tracing::info!(member, "a member is given what certificates are issued with");
         Ok(Response::new(IssuerAnswer { issuer }))
+    }
+
+    async fn secrets_key(
+        &self,
+        request: Request<SecretsKeyRequest>,
+    ) -> Result<Response<SecretsKeyAnswer>, Status> {
+        let (member, _) = self.admit(&request)?;
+        let none = || Status::unavailable("this member has no --secrets-key-file");
+        let keys = self.secrets.as_ref().ok_or_else(none)?.text();
+        let keys = keys.map_err(|error| Status::unavailable(error.to_string()))?;
+        tracing::info!(member, "a member is given what secrets are sealed with");
+        Ok(Response::new(SecretsKeyAnswer { keys }))
     }
 }
 
@@ -108,19 +125,8 @@ impl Node {
     /// # Errors
     /// Why nobody gave it.
     pub(crate) async fn ask_for_issuer(&self) -> Result<String, String> {
-        let mut why = "there is no other member".to_owned();
-        for (id, name, url) in self.peers() {
-            let asked = async {
-                let mut client = self.trust_client(id, &name, &url)?;
-                let answer = client.issuer(IssuerRequest {}).await;
-                answer.map_err(|status| reason(&status))
-            };
-            match asked.await {
-                Ok(answer) => return Ok(answer.into_inner().issuer),
-                Err(reason) => why = format!("{name}: {reason}"),
-            }
-        }
-        Err(why)
+        let ask = |mut client: Client| async move { client.issuer(IssuerRequest {}).await };
+        self.ask_around(ask).await.map(|answer| answer.issuer)
     }
 
     /// Asks the other members, one after the other, for new certificates.
@@ -128,14 +134,34 @@ impl Node {
     /// # Errors
     /// Why nobody gave any.
     pub(crate) async fn ask_for_certificates(&self, request: &RenewRequest) -> Result<RenewAnswer, String> {
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.renew(request).await }
+        };
+        self.ask_around(ask).await
+    }
+
+    /// Asks the other members, one after the other, for what secrets are sealed with.
+    ///
+    /// # Errors
+    /// Why nobody gave it.
+    pub(crate) async fn ask_for_secrets_key(&self) -> Result<String, String> {
+        let ask = |mut client: Client| async move { client.secrets_key(SecretsKeyRequest {}).await };
+        self.ask_around(ask).await.map(|answer| answer.keys)
+    }
+
+    /// The first answer that a member gives; what the last one said, where none does.
+    async fn ask_around<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut why = "there is no other member".to_owned();
         for (id, name, url) in self.peers() {
-            let asked = async {
-                let mut client = self.trust_client(id, &name, &url)?;
-                let answer = client.renew(request.clone()).await;
-                answer.map_err(|status| reason(&status))
+            let asked = match self.trust_client(id, &name, &url) {
+                Ok(client) => ask(client).await.map_err(|status| reason(&status)),
+                Err(error) => Err(error),
             };
-            match asked.await {
+            match asked {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(reason) => why = format!("{name}: {reason}"),
             }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::document::{
-    Binding, DesiredKey, Document, DocumentError, hosts_named, parse_at, parse_binding_key, parse_desired_key,
+    Binding, DesiredKey, Document, DocumentError, SecretKey, hosts_named, parse_at, parse_binding_key,
+    parse_desired_key, parse_secret_key,
 };
 
 /// Every document at one revision of the store.
@@ -18,6 +19,17 @@ pub(crate) struct Desired {
     pub(crate) documents: BTreeMap<DesiredKey, Wanted>,
     /// Where the instances with `placement` were put.
     pub(crate) bindings: BTreeMap<DesiredKey, Bound>,
+    /// What documents may refer to, sealed.
+    pub(crate) secrets: BTreeMap<SecretKey, StoredSecret>,
+    /// What cannot be worked on, because a secret that it refers to is not to be had, and why.
+    pub(crate) waiting: BTreeMap<DesiredKey, String>,
+}
+
+/// A sealed value, and the revision that put it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredSecret {
+    pub(crate) revision: i64,
+    pub(crate) value: Vec<u8>,
 }
 
 /// A binding, and the revision that put it.
@@ -91,6 +103,7 @@ impl Parser {
         texts: impl Iterator<Item = StoredText<'a>> + Clone,
     ) -> Desired {
         self.bindings = texts.clone().filter_map(binding).collect();
+        let texts_of_secrets = texts.clone().filter_map(secret).collect();
         let mut documents = BTreeMap::new();
         for stored in texts {
             let Some((key, path)) = std::str::from_utf8(stored.key)
@@ -123,6 +136,8 @@ impl Parser {
             revision,
             documents,
             bindings: self.bindings.clone(),
+            secrets: texts_of_secrets,
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -203,6 +218,15 @@ fn binding(stored: StoredText<'_>) -> Option<(DesiredKey, Bound)> {
     Some((key, bound))
 }
 
+fn secret(stored: StoredText<'_>) -> Option<(SecretKey, StoredSecret)> {
+    let key = parse_secret_key(std::str::from_utf8(stored.key).ok()?)?;
+    let secret = StoredSecret {
+        revision: stored.revision,
+        value: stored.value.to_vec(),
+    };
+    Some((key, secret))
+}
+
 impl Desired {
     /// Takes an instance to be on a host, as if it were bound.
     pub(crate) fn suppose(&mut self, key: &DesiredKey, host: &str) {
@@ -227,6 +251,24 @@ impl Seen {
                 (part.desired_key(), wanted)
             })
         })
+    }
+}
+
+impl Text {
+    /// The document that is in force, where this text or the last good one before it is one.
+    pub(crate) fn in_force(&self) -> Option<&Arc<Document>> {
+        match self {
+            Text::Good(document) => Some(document),
+            Text::Invalid { last_good, .. } => last_good.as_ref().map(|(_, document)| document),
+        }
+    }
+
+    /// See [`Text::in_force`].
+    pub(crate) fn in_force_mut(&mut self) -> Option<&mut Arc<Document>> {
+        match self {
+            Text::Good(document) => Some(document),
+            Text::Invalid { last_good, .. } => last_good.as_mut().map(|(_, document)| document),
+        }
     }
 }
 

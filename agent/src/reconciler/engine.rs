@@ -166,12 +166,13 @@ impl Engine {
         now: Instant,
     ) {
         info!(object = %key, revision, steps = %in_words(&steps), "working");
-        let (hands, worker_key, worker_steps) = (self.hands.clone(), key.clone(), steps.clone());
+        let (hands, worker_key, mut worker_steps) = (self.hands.clone(), key.clone(), steps.clone());
         let worker = self.workers.spawn(async move {
             let _attendance = attendance;
+            let revealed = hands.secrets.reveal(&worker_key, &mut worker_steps)?;
             execute(&hands, &worker_key, &target, &worker_steps)
                 .await
-                .map_err(|error| error.in_full())
+                .map_err(|error| revealed.scrubbed(error.in_full()))
         });
         self.worker_of.insert(worker.id(), key.clone());
         let object = self.objects.entry(key.clone()).or_default();

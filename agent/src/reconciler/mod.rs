@@ -28,6 +28,7 @@ mod ownership;
 mod placement;
 mod plan;
 mod preview;
+mod secrets;
 mod services;
 mod status;
 mod step;

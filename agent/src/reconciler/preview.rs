@@ -22,7 +22,7 @@ use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{Binding, DesiredKey, Kind, OWNERSHIP_PREFIX, Phase, binding_key};
+use crate::document::{Binding, DesiredKey, Kind, OWNERSHIP_PREFIX, Phase, binding_key, hide};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
@@ -92,10 +92,14 @@ impl Preview {
     }
 
     async fn preview(&self, request: &PlanRequest) -> Result<Vec<PlannedObject>, OperatorError> {
-        let (parser, now) = self.documents().await?;
+        let (parser, mut now) = self.documents().await?;
         let mut wanted = with_changes(&parser, &now, request);
         let nowhere = self.put_on_hosts(&mut wanted)?;
-        let observed = observe(&self.hands.incus, &wanted, &self.host).await?;
+        let secrets = &self.hands.secrets;
+        secrets.stand_in(&mut wanted, &self.host);
+        secrets.stand_in(&mut now, &self.host);
+        let mut observed = observe(&self.hands.incus, &wanted, &self.host).await?;
+        secrets.hide(&mut observed, &[&wanted, &now]);
         // What a guest looks like now is asked once, though it is planned for twice.
         let mut services = Services::new(self.hands.clone());
         let seen = services.observe(&wanted, Some(&observed), self.context()).await;
@@ -225,7 +229,11 @@ impl Preview {
 
     async fn read_live(&self, key: &DesiredKey) -> Result<Option<Value>, OperatorError> {
         let found = self.object(key).await?;
-        Ok(found.map(|(_, object)| object.whole().clone()))
+        Ok(found.map(|(_, object)| {
+            let mut whole = object.whole().clone();
+            hide(&mut whole);
+            whole
+        }))
     }
 
     /// Whether anything was written: not where the object is ours already.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::observe::config_field;
 use super::ownership;
 use super::services::Act;
-use crate::document::{Kind, OWNERSHIP_PREFIX, TunnelSpec};
+use crate::document::{Kind, OWNERSHIP_PREFIX, TunnelSpec, shown};
 
 /// One thing to do. Each may be repeated: what is done already does no harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -238,7 +238,10 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Config { before, after, .. } => {
-                let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "(unset)".to_owned());
+                let word = |value: &Option<String>| match value {
+                    Some(value) => shown(value).into_owned(),
+                    None => "(unset)".to_owned(),
+                };
                 write!(f, "{}: {} -> {}", self.path(), word(before), word(after))
             }
             Change::Device {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use raft_store::ReadError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -209,7 +210,7 @@ impl Reconciler {
 
     /// One pass; when to look again at the latest.
     async fn pass(&mut self) -> Option<Instant> {
-        let (desired, stored) = match stored::read(self.node.store(), &mut self.parser, &self.host) {
+        let (desired, stored) = match self.read() {
             Ok(read) => read,
             Err(error) => {
                 // A compaction in between is over at the next reading; a failed store stops the member.
@@ -244,7 +245,8 @@ impl Reconciler {
     async fn plan_and_begin(&mut self, desired: &Desired) -> Result<(Pass, Option<Stored>), IncusError> {
         // What somebody was at work on before we looked may have been seen half done.
         let mut attended = self.hands.attended.by_people();
-        let observed = observe(&self.hands.incus, desired, &self.host).await?;
+        let mut observed = observe(&self.hands.incus, desired, &self.host).await?;
+        self.hands.secrets.hide(&mut observed, &[desired]);
         let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
         // As late as can be: all of this may have taken long.
@@ -253,7 +255,7 @@ impl Reconciler {
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
-            && let Ok((desired, stored)) = stored::read(self.node.store(), &mut self.parser, &self.host)
+            && let Ok((desired, stored)) = self.read()
         {
             held = self.held.now();
             planned = plan(&desired, &observed, &seen, self.context(true, &busy, &held));
@@ -272,6 +274,13 @@ impl Reconciler {
         pass.said
             .extend(attended.into_iter().map(|key| (key, Said::Unchanged)));
         Ok((pass, confirmed))
+    }
+
+    /// The documents, with stand-ins for the secrets that they refer to, and the status that was read with them.
+    fn read(&mut self) -> Result<(Desired, Stored), ReadError> {
+        let (mut desired, stored) = stored::read(self.node.store(), &mut self.parser, &self.host)?;
+        self.hands.secrets.stand_in(&mut desired, &self.host);
+        Ok((desired, stored))
     }
 
     fn context<'a>(

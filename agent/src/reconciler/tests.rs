@@ -126,6 +126,7 @@ impl Host {
             manager,
             &self.dir.path().join("ledger"),
             Tunnels::new().1,
+            None,
         );
         self.attended = hands.attended.clone();
         let reconciler = Reconciler::new(

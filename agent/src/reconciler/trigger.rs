@@ -1,4 +1,4 @@
-//! What starts a pass: a document or a binding that changed, or something that happened in Incus. Neither says what to do: a pass
+//! What starts a pass: a document, a binding or a secret that changed, or something that happened in Incus. Neither says what to do: a pass
 //! looks at everything.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::placement::Held;
 use super::stored::prefix_end;
 use crate::attended::Attended;
 use crate::backup::Board;
-use crate::document::{desired_prefixes, parse_binding_key, parse_desired_key};
+use crate::document::{desired_prefixes, parse_binding_key, parse_desired_key, parse_secret_key};
 use crate::incus::{Incus, IncusError};
 use crate::node::Node;
 use crate::service::Manager;
@@ -39,7 +39,7 @@ pub(crate) async fn follow_alive(node: &Node, wake: &Arc<Notify>) {
 }
 
 fn is_document(key: &str) -> bool {
-    parse_desired_key(key).is_some() || parse_binding_key(key).is_some()
+    parse_desired_key(key).is_some() || parse_binding_key(key).is_some() || parse_secret_key(key).is_some()
 }
 
 async fn follow_prefix(node: &Node, prefix: &str, is_meant: fn(&str) -> bool, wake: &Arc<Notify>) {

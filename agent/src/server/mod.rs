@@ -164,7 +164,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     let operator = Arc::new(operator);
     let hosts = Hosts::new(node.clone(), operator);
     background.spawn(tunnel_task.run(hosts.clone(), clients.clone()));
-    let peer_routes = peer::server::routes(&node, &hosts, peer_tls.clone());
+    let peer_routes = peer::server::routes(&node, &hosts, peer_tls.clone(), config.secrets());
     peer_gate.open(peer_routes.into_axum_router());
     if let Some(tls) = &peer_tls {
         let joining = JoinServer::new(node.clone(), tls.clone(), join_options(&config));
@@ -409,6 +409,7 @@ fn api_context(
             bcrypt_cost: config.args.bcrypt_cost,
             ..ApiOptions::default()
         },
+        config.secrets(),
         metrics,
         shutdown.clone(),
     )
@@ -444,7 +445,8 @@ fn hands(incus: Incus, tunnels: Tunnels, config: &RunConfig, background: &mut Jo
         ManagerChoice::None => None,
     };
     let host = HostMachine::new(&config.args.host_root, None);
-    Hands::new(incus, host, manager, &folder.join("ledger"), tunnels)
+    let ledger = folder.join("ledger");
+    Hands::new(incus, host, manager, &ledger, tunnels, config.secrets())
 }
 
 /// What stops this host's fenced instances in time.

@@ -1,4 +1,5 @@
-//! A member's own certificates: renewed in time, and what members issue them with fetched where it is missing.
+//! A member's own certificates: renewed in time, and what members issue them with fetched where it is missing. The key of
+//! secrets comes the same way.
 //!
 //! A key stays what it is, so that only one file changes at a time and a crash never leaves two that do not belong
 //! together. What was not issued by the cluster is left to whoever did.
@@ -14,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use crate::config::RunConfig;
 use crate::node::Node;
 use crate::peer::certify;
+use crate::secrets::{KeyFile, Keys};
 use crate::tls::about::leads_to;
 use crate::tls::files::{LOOK_AGAIN_AFTER, PemFile, Stamps, write_private};
 use crate::tls::issuer::{self, IssuerError, Validity};
@@ -29,6 +31,7 @@ pub(super) struct TrustTask {
     node: Node,
     tls: PeerTls,
     server: Option<(PathBuf, PathBuf)>,
+    secrets: Option<KeyFile>,
 }
 
 impl TrustTask {
@@ -38,6 +41,7 @@ impl TrustTask {
             node,
             tls,
             server: server.map(|files| (files.cert.clone(), files.key.clone())),
+            secrets: config.secrets(),
         }
     }
 
@@ -49,7 +53,8 @@ impl TrustTask {
         let mut said = String::new();
         loop {
             let seen = self.stamps(&issuer);
-            let outcome = self.look(&issuer).await;
+            let certificates = self.look(&issuer).await;
+            let outcome = certificates.and(self.find_secrets_key().await);
             let pause = match &outcome {
                 Ok(()) => LOOK_AGAIN,
                 Err(_) => TRY_AGAIN,
@@ -110,6 +115,19 @@ impl TrustTask {
             write(&files.cert.path, &answer.peer_certificate)?;
             tracing::info!(peer_cert_file = %files.cert.path.display(), "the certificate for peers is renewed");
         }
+        Ok(())
+    }
+
+    /// Fetches what secrets are sealed with, where it is missing.
+    async fn find_secrets_key(&self) -> Result<(), String> {
+        let Some(file) = self.secrets.as_ref().filter(|file| !file.path().exists()) else {
+            return Ok(());
+        };
+        let keys = self.node.ask_for_secrets_key().await;
+        let keys = keys.map_err(|reason| format!("what secrets are sealed with: {reason}"))?;
+        Keys::parse(&keys, file.path()).map_err(|error| error.to_string())?;
+        write(file.path(), &keys)?;
+        tracing::info!(secrets_key_file = %file.path().display(), "this member can open secrets now");
         Ok(())
     }
 

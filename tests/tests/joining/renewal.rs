@@ -39,6 +39,7 @@ async fn members_renew_their_certificates() {
     }
     // This one has nothing to issue with: it is given that first.
     fs::remove_file(site.hosts[2].dir.join("issuer.pem")).expect("remove a file");
+    fs::remove_file(site.hosts[2].dir.join("secrets.key")).expect("remove a file");
     for i in 0..3 {
         site.start(i);
     }
@@ -48,6 +49,9 @@ async fn members_renew_their_certificates() {
         site.hosts[i].says("peer certificates read again").await;
     }
     site.hosts[2].says("this member can issue certificates now").await;
+    site.hosts[2].says("this member can open secrets now").await;
+    let key = |host: usize| fs::read(site.hosts[host].dir.join("secrets.key")).expect("a key");
+    assert_eq!(key(2), key(0));
     for host in &site.hosts {
         for file in ["peer.pem", "server.pem"] {
             let certificate = fs::read_to_string(host.dir.join(file)).expect("read a file");

@@ -12,6 +12,8 @@ mod watch;
 
 use clap::Subcommand;
 
+pub(super) use value::read as read_value;
+
 use super::Session;
 use super::error::CliError;
 

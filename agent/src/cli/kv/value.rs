@@ -13,7 +13,7 @@ use crate::cli::error::CliError;
 const LIMIT_BYTES: u64 = 16 << 20;
 
 /// `-` or nothing is standard input, `@FILE` a file, anything else the value itself.
-pub(super) fn read(argument: Option<OsString>) -> Result<Bytes, CliError> {
+pub(in crate::cli) fn read(argument: Option<OsString>) -> Result<Bytes, CliError> {
     match argument {
         None => read_all(&mut io::stdin().lock(), "standard input"),
         Some(value) if value == "-" => read_all(&mut io::stdin().lock(), "standard input"),

@@ -9,7 +9,7 @@ use proto::authpb;
 use proto::authpb::permission::Type;
 
 use crate::cli::range::KeyRange;
-use crate::document::{DesiredKey, InventoryKey, InventoryKind, Kind};
+use crate::document::{DesiredKey, InventoryKey, InventoryKind, Kind, secret_prefix};
 
 /// How much. Each has what those before it have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -120,6 +120,9 @@ fn of_tenant(tenant: &str, level: Level, hosts: &[String]) -> Vec<authpb::Permis
         below(Type::Read, &format!("/tenants/{tenant}/")),
     ];
     let desired = format!("/tenants/{tenant}/desired/");
+    // Who decides what an instance runs reads its secrets there: they are theirs to set, too.
+    let secrets = below(Type::Readwrite, &secret_prefix(tenant));
+    all.extend((level != Level::Viewer).then_some(secrets));
     match level {
         Level::Viewer => {}
         Level::Operator => all.extend(

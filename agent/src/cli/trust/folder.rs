@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use super::site::{Site, SiteHost};
 use crate::cli::config_dir::config_dir;
 use crate::cli::error::{CliError, os_text};
+use crate::secrets::generate;
 use crate::tls::about::About;
 use crate::tls::authority::{Authority, AuthorityError, Issued, Role};
 use crate::tls::files::write_private;
@@ -25,6 +26,8 @@ pub(super) const CA: &str = "ca.pem";
 pub(super) const CA_KEY: &str = "ca.key";
 /// What members issue certificates with: its certificate and its key.
 pub(super) const ISSUER: &str = "issuer.pem";
+/// What members seal secrets with.
+const SECRETS_KEY: &str = "secrets.key";
 pub(super) const ADMIN: &str = "admin.pem";
 const SITE: &str = "cluster.json";
 /// The user who may do everything, once users are made.
@@ -104,6 +107,8 @@ impl Folder {
             .map_err(failed)?;
         let issuer = format!("{}{}", issuer.certificate, issuer.key);
         making.write(ISSUER, &issuer)?;
+        let secrets = generate().map_err(|error| making.failed(SECRETS_KEY, &error))?;
+        making.write(SECRETS_KEY, &secrets)?;
         making.issue(&authority, ADMIN, Role::Client { user: ADMIN_USER }, now)?;
         making.make_dir("hosts")?;
         for host in &site.hosts {
@@ -111,6 +116,7 @@ impl Folder {
             making.make_dir(&format!("hosts/{}", host.name))?;
             making.write(&below(CA), &root.certificate)?;
             making.write(&below(ISSUER), &issuer)?;
+            making.write(&below(SECRETS_KEY), &secrets)?;
             making.write(&below("config.yaml"), &site.settings(host))?;
             for file in ["peer.pem", "server.pem"] {
                 making.issue_to(&authority, site, &host.name, &below(file), now)?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::config_keys::{self, Table};
 use crate::document::fields::{Reader, fault, join, map};
 use crate::document::yaml::{Content, Entry, Node};
-use crate::document::{DocumentError, Kind, OWNERSHIP_PREFIX};
+use crate::document::{DocumentError, Kind, OWNERSHIP_PREFIX, secret};
 
 const PATH: &str = "spec.config";
 const KEPT_BY_AGENT: &str = "is kept by the agent itself; choose another name under user";
@@ -23,9 +23,20 @@ pub(super) fn read(
         let path = join(PATH, &entry.name);
         known_key(config_keys::table(kind), entry, &path)?;
         reader.remember(&path, entry.line);
-        config.insert(entry.name.clone(), string(&entry.value, &path)?.into());
+        let value = match secret::reference(&entry.value, &path)? {
+            Some(_) if !may_be_secret(kind, &entry.name) => {
+                return Err(fault(entry, &path, secret::CONFIG_FAULT));
+            }
+            Some(reference) => reference,
+            None => string(&entry.value, &path)?.into(),
+        };
+        config.insert(entry.name.clone(), value);
     }
     Ok(config)
+}
+
+fn may_be_secret(kind: Kind, key: &str) -> bool {
+    matches!(kind, Kind::Instance | Kind::Profile) && secret::may_be_config(key)
 }
 
 /// A map of words whose keys are anybody's.
@@ -44,7 +55,10 @@ pub(super) fn properties(node: &Node, path: &str) -> Result<Map<String, Value>, 
 /// A value that Incus keeps as a string: as written, whatever it looks like.
 pub(super) fn string(node: &Node, path: &str) -> Result<String, DocumentError> {
     match &node.content {
-        Content::Scalar { text, .. } => Ok(text.clone()),
+        Content::Scalar { text, .. } => match secret::text_fault(text) {
+            Some(wrong) => Err(DocumentError::new(node.line, node.column, path, wrong)),
+            None => Ok(text.clone()),
+        },
         Content::Null => Err(DocumentError::new(
             node.line,
             node.column,

@@ -27,7 +27,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node) -> Result<Map<String, Value
             "path" => host::path(entry, &at)?.into(),
             "mode" => host::mode(entry, &at)?.into(),
             "uid" | "gid" => host::id(entry, &at)?.into(),
-            _ => host::content(entry, &at)?.into(),
+            _ => host::content(entry, &at)?,
         };
         spec.insert(entry.name.clone(), value);
     }

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::document::DocumentError;
 use crate::document::fields::{Reader, fault, find, join, map, missing, word, wrong_type};
 use crate::document::yaml::{Content, Entry, Node};
+use crate::document::{DocumentError, secret};
 
 const PATH_BYTES_MAX: usize = 1024;
 const WORD_BYTES_MAX: usize = 4096;
@@ -139,27 +139,38 @@ pub(super) fn files(reader: &mut Reader, entry: &Entry) -> Result<Vec<Value>, Do
         }
         for entry in entries {
             let at = join(&at, &entry.name);
-            let value = match entry.name.as_str() {
-                "path" => path(entry, &at)?,
-                "mode" => mode(entry, &at)?,
-                "owner" => owner(entry, &at)?,
+            let value: Value = match entry.name.as_str() {
+                "path" => path(entry, &at)?.into(),
+                "mode" => mode(entry, &at)?.into(),
+                "owner" => owner(entry, &at)?.into(),
                 _ => content(entry, &at)?,
             };
             if entry.name == "path" && files.iter().any(|other| other["path"] == value) {
-                return Err(fault(entry, &at, format!("{value} stands here twice")));
+                return Err(fault(entry, &at, format!("{} stands here twice", value.as_str().unwrap_or_default())));
             }
-            file.insert(entry.name.clone(), value.into());
+            file.insert(entry.name.clone(), value);
         }
         files.push(file.into());
     }
     Ok(files)
 }
 
+/// What is in a file: its text, or a secret.
+pub(super) fn content(entry: &Entry, at: &str) -> Result<Value, DocumentError> {
+    match secret::reference(&entry.value, at)? {
+        Some(reference) => Ok(reference),
+        None => text(entry, at).map(Value::from),
+    }
+}
+
 /// A file's text. Whatever it holds is the file's own.
-pub(super) fn content<'a>(entry: &'a Entry, at: &str) -> Result<&'a str, DocumentError> {
+pub(super) fn text<'a>(entry: &'a Entry, at: &str) -> Result<&'a str, DocumentError> {
     match &entry.value.content {
-        Content::Scalar { text, .. } => Ok(text),
+        Content::Scalar { text, .. } => match secret::text_fault(text) {
+            Some(wrong) => Err(fault(entry, at, wrong)),
+            None => Ok(text),
+        },
         Content::Null => Err(fault(entry, at, "has no value; write \"\" for an empty file")),
-        _ => Err(wrong_type(&entry.value, at, "the file's text")),
+        _ => Err(wrong_type(&entry.value, at, "the file's text, or {secret: NAME}")),
     }
 }

@@ -130,7 +130,7 @@ fn after(reader: &mut Reader, entry: &Entry, at: &str) -> Result<Vec<Value>, Doc
 }
 
 fn unit<'a>(entry: &'a Entry, at: &str) -> Result<&'a str, DocumentError> {
-    let unit = host::content(entry, at)?;
+    let unit = host::text(entry, at)?;
     if unit.contains('\0') || !unit.lines().any(|line| line.trim() == "[Service]") {
         return Err(fault(
             entry,

@@ -40,6 +40,9 @@ pub(super) fn plan(
     if let Some(waits) = fenced_off(view, key, wanted, object) {
         return Some(waits);
     }
+    if let Some(why) = view.desired.waiting.get(key) {
+        return Some(ObjectPlan::nothing(wanted.revision, Phase::Pending, why.clone()));
+    }
     let (revision, created_revision) = (wanted.revision, wanted.created_revision);
     let (fault, line, last_good) = match &wanted.text {
         Text::Good(document) => match references::check(view, document) {

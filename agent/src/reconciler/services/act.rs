@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
-use crate::service::{Definition, Manager};
+use crate::service::{Definition, Manager, digest};
 
 /// The machine that a document is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,11 +69,58 @@ pub(crate) enum Replaces {
     Ours,
 }
 
+/// What is in a file. Nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    Plain(Vec<u8>),
+    /// A secret, by the digest of its value: that is put in where the file is written.
+    Secret { name: String, digest: String },
+    /// A secret of which nothing is known.
+    Unknown { name: String },
+}
+
+impl Content {
+    /// Of what the file will hold; empty where that is not known.
+    pub(crate) fn digest(&self) -> String {
+        match self {
+            Content::Plain(bytes) => digest(bytes),
+            Content::Secret { digest, .. } => digest.clone(),
+            Content::Unknown { .. } => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Content {
+    /// Of one that is plain.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Plain(bytes) => bytes,
+            Content::Secret { .. } | Content::Unknown { .. } => panic!("{self} is not plain"),
+        }
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Plain(bytes) => write!(f, "{} bytes", bytes.len()),
+            Content::Secret { name, .. } | Content::Unknown { name } => write!(f, "secret {name}"),
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A file as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileWanted {
     pub(crate) path: String,
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Content,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -129,18 +176,19 @@ impl fmt::Display for Act {
             }
             Action::Write(file, replaces) => {
                 let FileWanted {
-                    path, mode, uid, gid, ..
+                    path,
+                    mode,
+                    uid,
+                    gid,
+                    content,
+                    ..
                 } = file.as_ref();
                 let new = if *replaces == Replaces::Nothing {
                     ", new"
                 } else {
                     ""
                 };
-                write!(
-                    f,
-                    " {path} {mode:04o} {uid}:{gid}, {} bytes{new}",
-                    file.content.len()
-                )
+                write!(f, " {path} {mode:04o} {uid}:{gid}, {content}{new}")
             }
             Action::Enable { name, .. } | Action::Restart { name, .. } | Action::Stop { name } => {
                 write!(f, " {name}")?;

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::Hands;
-use super::act::{Act, Action, Place, Replaces};
+use super::act::{Act, Action, Content, Place, Replaces};
 use crate::document::DesiredKey;
 use crate::service::{FileToWrite, Found, Machine, MachineError, ServiceError};
 
@@ -16,6 +16,8 @@ pub(crate) enum ActError {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error("the secret in it is not to be had")]
+    Secret,
     #[error("cannot remember it")]
     Ledger(#[source] io::Error),
 }
@@ -36,9 +38,12 @@ async fn on<M: Machine>(machine: &M, act: &Act) -> Result<(), ActError> {
         Action::MakeFolder { path } => machine.make_folder(path).await?,
         Action::RemoveFolder { path } => machine.remove_folder(path).await?,
         Action::Write(file, replaces) => {
+            let Content::Plain(content) = &file.content else {
+                return Err(ActError::Secret);
+            };
             let file = FileToWrite {
                 path: &file.path,
-                content: &file.content,
+                content,
                 mode: file.mode,
                 uid: file.uid,
                 gid: file.gid,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::act::{FileWanted, Place};
+use super::act::{Content, FileWanted, Place};
 use super::os_services;
-use crate::document::{DEFAULT_TENANT, DesiredKey, Document, Kind, Phase};
+use crate::document::{DEFAULT_TENANT, DesiredKey, Document, Kind, Phase, stands_for};
 use crate::reconciler::plan::{Context, Report};
 use crate::service::{Definition, Manager, Restart, digest};
 
@@ -65,7 +65,8 @@ struct FileSpec {
     uid: u32,
     #[serde(default)]
     gid: u32,
-    content: String,
+    /// A text, a stand-in for a secret, or a reference to one that nothing stands for.
+    content: Value,
 }
 
 const fn yes() -> bool {
@@ -134,7 +135,7 @@ impl Footprint {
                 gid,
                 ..
             } = file.as_ref();
-            let _ = writeln!(text, "{path} {mode:o} {uid} {gid} {}", digest(content));
+            let _ = writeln!(text, "{path} {mode:o} {uid} {gid} {}", content.digest());
         }
         if let Some(definition) = self.unit.as_ref().and_then(|unit| unit.definition.as_ref()) {
             text.push_str(&serde_json::to_string(definition).unwrap_or_default());
@@ -167,13 +168,28 @@ impl FileSpec {
         };
         FileWanted {
             path: self.path.clone(),
-            content: self.content.clone().into_bytes(),
+            content: content(&self.content),
             mode: mode.unwrap_or(FILE_MODE),
             uid,
             gid,
             mark,
             at,
         }
+    }
+}
+
+fn content(value: &Value) -> Content {
+    match value.as_str() {
+        Some(text) => match stands_for(text) {
+            Some(one) => Content::Secret {
+                name: one.name.to_owned(),
+                digest: one.digest.unwrap_or_default().to_owned(),
+            },
+            None => Content::Plain(text.as_bytes().to_vec()),
+        },
+        None => Content::Unknown {
+            name: value["secret"].as_str().unwrap_or_default().to_owned(),
+        },
     }
 }
 
@@ -224,7 +240,7 @@ fn service(
     let path = unit_file.map(|(path, mode)| {
         files.push(Arc::new(FileWanted {
             path: path.clone(),
-            content: text.into_bytes(),
+            content: Content::Plain(text.into_bytes()),
             mode,
             uid: 0,
             gid: 0,

@@ -30,13 +30,15 @@ use tokio::time::Instant;
 use super::desired::Desired;
 use super::observe::Observed;
 use super::plan::{Context, Plan};
+use super::secrets::Secrets;
 use crate::attended::Attended;
 use crate::backup::Board;
 use crate::document::{DesiredKey, Kind};
 use crate::incus::Incus;
+use crate::secrets::KeyFile;
 use crate::service::{HostMachine, Manager};
 use crate::tunnel::Tunnels;
-pub(crate) use act::Act;
+pub(crate) use act::{Act, Action, Content};
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
 use record::Ledger;
@@ -61,16 +63,18 @@ pub struct Hands {
     pub(crate) board: Board,
     /// Who is at work on what: people's commands, and the reconciler's workers.
     pub(crate) attended: Attended,
+    pub(crate) secrets: Secrets,
 }
 
 impl Hands {
-    /// The ledger is in `ledger`, a folder that need not be there yet.
+    /// The ledger is in `ledger`, a folder that need not be there yet; `secrets` opens what documents refer to.
     pub(crate) fn new(
         incus: Incus,
         host: HostMachine,
         manager: Option<Manager>,
         ledger: &Path,
         tunnels: Tunnels,
+        secrets: Option<KeyFile>,
     ) -> Hands {
         Hands {
             incus,
@@ -80,6 +84,7 @@ impl Hands {
             tunnels,
             board: Board::default(),
             attended: Attended::default(),
+            secrets: Secrets::new(secrets),
         }
     }
 }

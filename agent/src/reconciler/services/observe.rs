@@ -12,7 +12,7 @@ use super::plan::{Here, Seen, SeenOne, There, folders_of, paths};
 use super::record::Record;
 use super::{Hands, is_ours};
 use crate::document::{DesiredKey, Document, Kind, Phase};
-use crate::reconciler::desired::{Desired, Text, Wanted};
+use crate::reconciler::desired::{Desired, Wanted};
 use crate::reconciler::execute::in_full;
 use crate::reconciler::observe::{Observed, Power};
 use crate::reconciler::ownership::{self, Owner};
@@ -138,10 +138,7 @@ pub(super) async fn observe(
 
 /// The text that is in force, good or not.
 fn in_force(wanted: &Wanted) -> Option<Document> {
-    match &wanted.text {
-        Text::Good(document) => Some(document.as_ref().clone()),
-        Text::Invalid { last_good, .. } => last_good.as_ref().map(|(_, document)| document.as_ref().clone()),
-    }
+    wanted.text.in_force().map(|document| document.as_ref().clone())
 }
 
 /// Whether a place can be looked at.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::act::FileWanted;
+use super::act::{Content, FileWanted};
 use super::footprint::{Footprint, UnitWanted};
 use crate::document::Phase;
 use crate::reconciler::plan::Report;
@@ -104,7 +104,7 @@ pub(super) fn footprint(name: &str, spec: &Value, manager: Option<&Manager>) -> 
     if let Some(targets) = config.get("targets").filter(|_| enabled) {
         files.push(Arc::new(FileWanted {
             path: NVME_TARGETS.to_owned(),
-            content: nvme_targets(targets)?.into_bytes(),
+            content: Content::Plain(nvme_targets(targets)?.into_bytes()),
             mode: 0o644,
             uid: 0,
             gid: 0,
@@ -178,7 +178,7 @@ mod tests {
         let files: Vec<String> = made
             .files
             .iter()
-            .map(|file| format!("{}: {}", file.path, String::from_utf8_lossy(&file.content)))
+            .map(|file| format!("{}: {}", file.path, String::from_utf8_lossy(file.content.bytes())))
             .collect();
         let unit = made.unit.unwrap();
         Ok(format!("{} {} {}", unit.name, unit.enabled, files.concat()))

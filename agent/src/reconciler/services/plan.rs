@@ -88,7 +88,12 @@ pub(crate) fn plan(desired: &Desired, seen: &Seen, context: Context<'_>) -> BTre
             claimed: &claimed,
         };
         let planned = match (desired.documents.get(key), &one.record) {
-            (Some(wanted), _) => of_document(view, wanted),
+            (Some(wanted), _) => match desired.waiting.get(key) {
+                Some(why) if wanted.names_host(context.host) == Some(true) => {
+                    Some(ObjectPlan::nothing(wanted.revision, Phase::Pending, why.clone()))
+                }
+                _ => of_document(view, wanted),
+            },
             (None, Some(record)) => Some(remove::plan(view, record, 0)),
             (None, None) => None,
         };

@@ -143,7 +143,7 @@ fn differences(file: &FileWanted, here: &Here) -> Vec<String> {
         Some(Found::Folder | Found::Other) => return vec![format!("{path}: is no plain file")],
     };
     let mut differences = Vec::new();
-    if found.digest != digest(&file.content) {
+    if found.digest != file.content.digest() {
         differences.push(format!("{path}: content differs"));
     }
     if found.mode != file.mode {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Here, InForce, There, View, object_plan, progressing, remove};
 use crate::document::{Managed, Phase, canonical_text};
 use crate::reconciler::plan::{ObjectPlan, Report};
-use crate::reconciler::services::act::{Action, FileWanted, Place, Replaces};
+use crate::reconciler::services::act::{Action, Content, FileWanted, Place, Replaces};
 use crate::reconciler::services::footprint::{Footprint, UnitWanted, place};
 use crate::reconciler::services::os_services;
 use crate::reconciler::services::record::{self, FoundUnit, Record, UnitRecord};
-use crate::service::{Activity, Found, Loaded, Manager, Restart, UnitSeen, digest};
+use crate::service::{Activity, Found, Loaded, Manager, Restart, UnitSeen};
 
 pub(super) fn plan(view: View<'_>, in_force: InForce<'_>) -> ObjectPlan {
     let InForce { document, revision } = in_force;
@@ -31,6 +31,13 @@ pub(super) fn plan(view: View<'_>, in_force: InForce<'_>) -> ObjectPlan {
         Ok(footprint) => footprint,
         Err(refusal) => return object_plan(revision, Vec::new(), refusal),
     };
+    let unknown = footprint.files.iter().find_map(|file| match &file.content {
+        Content::Unknown { name } => Some(format!("waits for secret {name}")),
+        _ => None,
+    });
+    if let Some(why) = unknown {
+        return ObjectPlan::nothing(revision, Phase::Pending, why);
+    }
     let plan = Agreement {
         view,
         here,
@@ -121,7 +128,7 @@ impl Agreement<'_> {
             )),
             Found::Other => Fate::Write(Replaces::Ours),
             Found::File(found) => {
-                let as_wanted = found.digest == digest(&file.content)
+                let as_wanted = found.digest == file.content.digest()
                     && (found.mode, found.uid, found.gid) == (file.mode, file.uid, file.gid);
                 let marked = file
                     .mark
@@ -235,7 +242,7 @@ impl Agreement<'_> {
             let digests = files.entry(file.path.clone()).or_default();
             let wanted = match self.here.found(&file.path) {
                 Found::File(found) if self.keeps_contents => found.digest.clone(),
-                _ => digest(&file.content),
+                _ => file.content.digest(),
             };
             digests.retain(|digest| *digest != wanted);
             digests.insert(0, wanted);
