@@ -72,6 +72,13 @@ impl Builder {
         self
     }
 
+    /// See [`cluster::Builder::with_secrets`].
+    #[must_use]
+    pub fn with_secrets(mut self) -> Builder {
+        self.cluster = self.cluster.with_secrets();
+        self
+    }
+
     /// One more flag for every member.
     #[must_use]
     pub fn arg(mut self, flag: &str, value: &str) -> Builder {

@@ -35,12 +35,10 @@ scripts!(as_etcdctl, check_as_etcdctl: kv, watch, lease, concurrency, auth, clus
 
 /// A script of our own. It is always held with the same member, so that names in answers are the same.
 async fn check_ours(script: &str) {
-    let keys = tempfile::tempdir().expect("a folder");
-    let key_file = keys.path().join("secrets.key");
-    // Always the same, since it is shown by what it is known.
-    fs::write(&key_file, format!("{}=\n", "A".repeat(43))).expect("write a key");
-    let cluster = Cluster::builder(&Subject::agent(), 3).arg("--secrets-key-file", &key_file.to_string_lossy());
-    let cluster = cluster.start().await;
+    let cluster = Cluster::builder(&Subject::agent(), 3)
+        .with_secrets()
+        .start()
+        .await;
     write_documents(&cluster);
     cluster.leader().await;
     let mut agentctl = Etcdctl::agentctl(&cluster, 0, None).await;

@@ -39,11 +39,9 @@ spec: {path: /etc/web.key, mode: 0600, content: {secret: web-key}}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
-    let keys = tempfile::tempdir().expect("a folder");
-    let key_file = key_file(keys.path());
-    let members = Hosts::among(3, 1).with_root();
-    let members = members
-        .arg("--secrets-key-file", &key_file)
+    let members = Hosts::among(3, 1)
+        .with_root()
+        .with_secrets()
         .arg("--log-level", "debug");
     let Some(host) = members.start().await else {
         return;
@@ -51,9 +49,18 @@ async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
     // Without them everything waits, and says for what.
     host.apply(DOCUMENTS).await;
     for (document, waits) in [
-        ("instances/web", "waits for secret db-password: agentctl secret set db-password"),
-        ("profiles/shared", "waits for secret db-password: agentctl secret set db-password"),
-        ("files/outside", "waits for secret web-key: agentctl secret set web-key"),
+        (
+            "instances/web",
+            "waits for secret db-password: agentctl secret set db-password",
+        ),
+        (
+            "profiles/shared",
+            "waits for secret db-password: agentctl secret set db-password",
+        ),
+        (
+            "files/outside",
+            "waits for secret web-key: agentctl secret set web-key",
+        ),
     ] {
         let status = host.reported(0, document, "Pending", None).await;
         assert_eq!(status["message"], waits, "{document}");
@@ -61,7 +68,12 @@ async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
 
     set(&host, "db-password", PASSWORD).await;
     set(&host, "web-key", KEY).await;
-    for document in ["instances/web", "profiles/shared", "files/inside", "files/outside"] {
+    for document in [
+        "instances/web",
+        "profiles/shared",
+        "files/inside",
+        "files/outside",
+    ] {
         host.reported(0, document, "Ready", None).await;
     }
     assert_eq!(config(&host, "environment.PASSWORD"), PASSWORD);
@@ -71,15 +83,33 @@ async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
     assert_eq!(fs::read_to_string(&outside).expect("the file"), KEY);
     let mode = fs::metadata(&outside).expect("the file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(host.agentctl(&["diff"]).await, "no host differs from its documents\n");
+    assert_eq!(
+        host.agentctl(&["diff"]).await,
+        "no host differs from its documents\n"
+    );
     let listed = host.agentctl(&["secret", "list"]).await;
     let used = "instance web, profile shared";
-    assert!(listed.contains("db-password  21") && listed.contains(used), "{listed}");
+    assert!(
+        listed.contains("db-password  21") && listed.contains(used),
+        "{listed}"
+    );
 
     // Another value: what has it gets it, and nothing else is touched.
     let pid = host.pid(0, "web");
-    let planned = host.agentctl(&["plan", "-f", &host.file("next.yaml", &DOCUMENTS.replace("{secret: db-password}, user.plain", "mine, user.plain"))]).await;
-    assert!(planned.contains("config.user.token: (secret db-password) -> mine"), "{planned}");
+    let planned = host
+        .agentctl(&[
+            "plan",
+            "-f",
+            &host.file(
+                "next.yaml",
+                &DOCUMENTS.replace("{secret: db-password}, user.plain", "mine, user.plain"),
+            ),
+        ])
+        .await;
+    assert!(
+        planned.contains("config.user.token: (secret db-password) -> mine"),
+        "{planned}"
+    );
     set(&host, "db-password", NEXT_PASSWORD).await;
     for key in ["environment.PASSWORD", "user.token"] {
         wait::until(&format!("{key} to follow"), async || {
@@ -97,15 +127,26 @@ async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
 
     // A snapshot has the values in Incus; its document has their names again.
     host.agentctl(&["instance", "snapshot", "web", "before"]).await;
-    host.apply(&DOCUMENTS.replace("user.plain: seen", "user.plain: changed")).await;
-    wait::until("the change", async || (config(&host, "user.plain") == "changed").then_some(())).await;
+    host.apply(&DOCUMENTS.replace("user.plain: seen", "user.plain: changed"))
+        .await;
+    wait::until("the change", async || {
+        (config(&host, "user.plain") == "changed").then_some(())
+    })
+    .await;
     host.agentctl(&["instance", "restore", "web", "before"]).await;
     let document = host.agentctl(&["get", "instance", "web"]).await;
-    assert!(document.contains("secret: db-password") && document.contains("seen"), "{document}");
+    assert!(
+        document.contains("secret: db-password") && document.contains("seen"),
+        "{document}"
+    );
 
     let refused = host.fails(&["secret", "delete", "db-password"]).await;
-    assert!(refused.contains("is used by instance web, profile shared"), "{refused}");
-    host.agentctl(&["secret", "delete", "db-password", "--force"]).await;
+    assert!(
+        refused.contains("is used by instance web, profile shared"),
+        "{refused}"
+    );
+    host.agentctl(&["secret", "delete", "db-password", "--force"])
+        .await;
     host.reported(0, "instances/web", "Pending", None).await;
     assert_eq!(host.state(0, "web"), "Running");
 
@@ -115,7 +156,9 @@ async fn what_is_secret_is_where_it_is_needed_and_nowhere_else() {
 
 /// Everything that can be asked.
 async fn nobody_says(host: &Hosts) {
-    let live = host.agentctl(&["-w", "json", "get", "instance", "web", "--live"]).await;
+    let live = host
+        .agentctl(&["-w", "json", "get", "instance", "web", "--live"])
+        .await;
     assert!(live.contains("user.plain"), "{live}");
     let asked: [&[&str]; 9] = [
         &["get"],
@@ -146,7 +189,9 @@ fn nothing_keeps(host: &Hosts) {
         let bytes = fs::read(&path).unwrap_or_default();
         looked_at += bytes.len();
         for value in values() {
-            let found = bytes.windows(value.len()).any(|window| window == value.as_bytes());
+            let found = bytes
+                .windows(value.len())
+                .any(|window| window == value.as_bytes());
             assert!(!found, "{} has {value}", path.display());
         }
     }
@@ -157,7 +202,11 @@ fn nothing_keeps(host: &Hosts) {
 fn values() -> Vec<String> {
     let plain = [PASSWORD, NEXT_PASSWORD, "zq8x7gk2p4"];
     let encoded = plain[..2].iter().map(|value| STANDARD.encode(value));
-    plain.iter().map(|value| (*value).to_owned()).chain(encoded).collect()
+    plain
+        .iter()
+        .map(|value| (*value).to_owned())
+        .chain(encoded)
+        .collect()
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -169,14 +218,10 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| below(entry.path())).collect()
 }
 
-fn key_file(folder: &Path) -> String {
-    let path = folder.join("secrets.key");
-    fs::write(&path, agent::secrets::generate().expect("a key")).expect("write a key");
-    path.to_string_lossy().into_owned()
-}
-
 async fn set(host: &Hosts, name: &str, value: &str) {
-    let output = host.run(&["secret", "set", name, "-"], format!("{value}\n").as_bytes()).await;
+    let output = host
+        .run(&["secret", "set", name, "-"], format!("{value}\n").as_bytes())
+        .await;
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -137,7 +137,10 @@ mod tests {
             request: Some(Request::RequestPut(put)),
         };
         let nested = TxnRequest {
-            failure: vec![op(put(AT, "hunter2")), op(put("/tenants/default/desired/x/y", "seen"))],
+            failure: vec![
+                op(put(AT, "hunter2")),
+                op(put("/tenants/default/desired/x/y", "seen")),
+            ],
             ..TxnRequest::default()
         };
         let txn = TxnRequest {
@@ -147,7 +150,10 @@ mod tests {
             ..TxnRequest::default()
         };
         let shown = format!("{:?}", sealing.sealed(Op::Txn(txn)).unwrap());
-        assert!(!shown.contains("hunter2") && shown.contains("seen") && shown.contains("chacha20"), "{shown}");
+        assert!(
+            !shown.contains("hunter2") && shown.contains("seen") && shown.contains("chacha20"),
+            "{shown}"
+        );
         assert_eq!(sealed(&sealing, put("greeting", "hello")), "hello");
         assert!(!sealed(&sealing, put(AT, "hunter2")).contains("hunter2"));
     }
@@ -160,10 +166,16 @@ mod tests {
         assert_eq!(sealed(&sealing(&dir, &old), put(AT, &first)), first);
         let again = sealed(&sealing(&dir, &format!("{new}{old}")), put(AT, &first));
         let keys = Keys::parse(&new, dir.path()).unwrap();
-        assert_eq!(Sealed::read(again.as_bytes()).unwrap().open(&keys, AT).unwrap(), b"hunter2");
+        assert_eq!(
+            Sealed::read(again.as_bytes()).unwrap().open(&keys, AT).unwrap(),
+            b"hunter2"
+        );
         // Somebody else's, or for another name: a text like any other.
         let other = sealed(&sealing(&dir, &new), put("/tenants/shop/secrets/db", &first));
-        let opened = Sealed::read(other.as_bytes()).unwrap().open(&keys, "/tenants/shop/secrets/db").unwrap();
+        let opened = Sealed::read(other.as_bytes())
+            .unwrap()
+            .open(&keys, "/tenants/shop/secrets/db")
+            .unwrap();
         assert_eq!(opened, first.as_bytes());
     }
 

@@ -152,9 +152,10 @@ fn table(desired: &Value, live: &Value) -> String {
 }
 
 fn field(path: &str, wanted: &Value, has: Option<&Value>) -> [String; 4] {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let text = |value: &Value| match (value, document::secret_named_by(value)) {
+        (Value::String(text), _) => text.clone(),
+        (_, Some(name)) => format!("(secret {name})"),
+        (other, None) => other.to_string(),
     };
     let shown = has.map_or_else(|| "-".to_owned(), text);
     row(path, &text(wanted), &shown, has == Some(wanted))

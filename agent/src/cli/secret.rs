@@ -25,19 +25,21 @@ pub(super) enum SecretCommand {
     /// Store a secret, or another value of it
     Set(SetArgs),
     /// Show which secrets there are, and what uses them; never a value
+    #[command(after_help = "Examples:\n  agentctl secret list\n  agentctl secret list --tenant shop -w json")]
     List(OfTenant),
     /// Delete a secret
     Delete(DeleteArgs),
     /// Seal every secret with the first key of the members' files
     #[command(
-        after_help = "The way to another key, without a restart: put it into every member's --secrets-key-file as the second line;\n\
-                      then, on every member, make it the first; `agentctl secret reseal`; then take the former one out.\n\n\
+        after_help = "The way to another key, without a restart: put it into every member's --secrets-key-file as the second \
+                      line; then, on every member, make it the first; `agentctl secret reseal` for every tenant; then take the \
+                      former one out.\n\n\
                       Example:\n  agentctl secret reseal"
     )]
     Reseal(OfTenant),
     /// Make a key for the members' --secrets-key-file
     #[command(
-        after_help = "`agentctl cluster init` has made one. Whoever has the key and a copy of the store can read the secrets;\n\
+        after_help = "`agentctl cluster init` has made one. Whoever has the key and a copy of the store can read the secrets; \
                       without it they are lost, and nothing else is.\n\n\
                       Example:\n  agentctl secret keygen > secrets.key"
     )]
@@ -62,12 +64,12 @@ struct Named {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The value is asked for, or comes from a file (@FILE) or from standard input (-), where one newline at the end is\n\
-                  not part of it. It is sealed before it is stored, and shown to nobody again.\n\n\
-                  Documents refer to it by name, in the place of a value:\n  \
-                  spec: {config: {environment.PASSWORD: {secret: db-password}}}    an instance or a profile: environment.*,\n  \
-                  \x20                                                                cloud-init.*, user.*\n  \
-                  spec: {path: /etc/web.key, content: {secret: web-key}}           a file, also among those of a service\n\n\
+    after_help = "The value is asked for, or comes from a file (@FILE) or from standard input (-), where one newline at the end \
+                  is not part of it. It is sealed before it is stored, and shown to nobody again.\n\n\
+                  Documents refer to it by name, in the place of a value: environment.*, cloud-init.* and user.* of instances \
+                  and profiles, and contents of files, also of a service's.\n  \
+                  spec: {config: {environment.PASSWORD: {secret: db-password}}}\n  \
+                  spec: {path: /etc/web.key, mode: 0600, content: {secret: web-key}}\n\n\
                   Examples:\n  agentctl secret set db-password\n  agentctl secret set web-key @web.key --tenant shop\n  \
                   pwgen 32 1 | agentctl secret set db-password -"
 )]
@@ -139,9 +141,13 @@ impl SetArgs {
         let answer = session.client.put(put).await?;
         let revision = answer.header.map_or(0, |header| header.revision);
         // Who may write secrets need not be able to read documents.
-        let users = Secrets::read(session, &key.tenant).await.map(|all| all.users(&key.name));
+        let users = Secrets::read(session, &key.tenant)
+            .await
+            .map(|all| all.users(&key.name));
         if session.format == Some(Format::Json) {
-            return format::write_json(&json!({"secret": key.name, "tenant": key.tenant, "revision": revision}));
+            return format::write_json(
+                &json!({"secret": key.name, "tenant": key.tenant, "revision": revision}),
+            );
         }
         let used = match users {
             Ok(users) if !users.is_empty() => format!("; used by {}", users.join(", ")),
@@ -236,7 +242,10 @@ impl Secrets {
     }
 
     fn users(&self, name: &str) -> Vec<String> {
-        let refer = self.users.iter().filter(|(_, names)| names.iter().any(|one| one == name));
+        let refer = self
+            .users
+            .iter()
+            .filter(|(_, names)| names.iter().any(|one| one == name));
         refer.map(|(words, _)| words.clone()).collect()
     }
 }
@@ -255,7 +264,10 @@ async fn list(session: &Session, tenant: &str) -> Result<(), CliError> {
             format::write_json(&Value::Array(all.iter().map(one).collect()))
         }
         Some(Format::Simple) => {
-            let names: String = all.iter().map(|secret| format!("{}\n", secret.key.name)).collect();
+            let names: String = all
+                .iter()
+                .map(|secret| format!("{}\n", secret.key.name))
+                .collect();
             format::write(names.as_bytes())
         }
         _ if all.is_empty() => {
@@ -297,8 +309,10 @@ impl DeleteArgs {
         };
         let users = stored.users(&key.name);
         if !self.force && !users.is_empty() {
-            return Err(CliError::failed(format!("secret {key} is used by {}", users.join(", ")))
-                .hint("nothing was changed; change these documents first, or say --force"));
+            return Err(
+                CliError::failed(format!("secret {key} is used by {}", users.join(", ")))
+                    .hint("nothing was changed; change these documents first, or say --force"),
+            );
         }
         let step = Step {
             key: key.key(),
@@ -329,7 +343,9 @@ async fn reseal(session: &Session, tenant: &str) -> Result<(), CliError> {
         done.ok_or_else(|| changed_meanwhile(&secret.key))?;
     }
     let count = all.len();
-    format::write(format!("{count} secrets of tenant {tenant} are sealed with the members' first key\n").as_bytes())
+    format::write(
+        format!("{count} secrets of tenant {tenant} are sealed with the members' first key\n").as_bytes(),
+    )
 }
 
 fn changed_meanwhile(key: &SecretKey) -> CliError {

@@ -10,7 +10,8 @@ use super::place::{hosts_of, one_host, the_host_itself};
 use super::suggest::did_you_mean;
 use super::yaml::{self, Entry, Node};
 use super::{
-    DEFAULT_TENANT, DocumentError, Failover, Kind, Placement, kinds, name, overlay, parts, secret, spec, tenant,
+    DEFAULT_TENANT, DocumentError, Failover, Kind, Placement, kinds, name, overlay, parts, secret, spec,
+    tenant,
 };
 
 pub(super) use super::shapes::{boolean, fault, find, join, map, missing, one_of, word, wrong_type};

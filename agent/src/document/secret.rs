@@ -124,8 +124,7 @@ pub(super) fn may_be_config(key: &str) -> bool {
 }
 
 /// Which config may be a secret, for whoever wrote another.
-pub(super) const CONFIG_FAULT: &str =
-    "cannot be a secret: environment.*, cloud-init.* and user.* of instances and profiles can, and contents of files";
+pub(super) const CONFIG_FAULT: &str = "cannot be a secret: environment.*, cloud-init.* and user.* of instances and profiles can, and contents of files";
 
 /// Why a text is none that an author writes; `None`: it is one.
 pub(super) fn text_fault(text: &str) -> Option<&'static str> {
@@ -133,8 +132,9 @@ pub(super) fn text_fault(text: &str) -> Option<&'static str> {
         .then_some("begins with U+F8FF, which stands for secrets here")
 }
 
-/// The name in a reference.
-fn referred(value: &Value) -> Option<&str> {
+/// The name in a reference; `None` for any other value.
+#[must_use]
+pub fn secret_named_by(value: &Value) -> Option<&str> {
     let fields = value.as_object().filter(|fields| fields.len() == 1)?;
     fields.get(FIELD)?.as_str()
 }
@@ -167,7 +167,7 @@ fn visit(spec: &mut Map<String, Value>, mut each: impl FnMut(&mut Value, Use)) {
 pub(super) fn named_in(spec: &mut Map<String, Value>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     visit(spec, |value, _| {
-        names.extend(referred(value).map(str::to_owned));
+        names.extend(secret_named_by(value).map(str::to_owned));
     });
     names
 }
@@ -176,7 +176,9 @@ pub(super) fn named_in(spec: &mut Map<String, Value>) -> BTreeSet<String> {
 /// not know stays a reference.
 pub(super) fn stand_in(spec: &mut Map<String, Value>, known: impl Fn(&str) -> Option<(i64, String)>) {
     visit(spec, |value, how| {
-        let Some(name) = referred(value) else { return };
+        let Some(name) = secret_named_by(value) else {
+            return;
+        };
         let Some((revision, digest)) = known(name) else {
             return;
         };
@@ -192,7 +194,11 @@ pub(super) fn stand_in(spec: &mut Map<String, Value>, known: impl Fn(&str) -> Op
 pub(super) fn as_written(spec: &Map<String, Value>) -> Map<String, Value> {
     let mut written = spec.clone();
     visit(&mut written, |value, _| {
-        if let Some(reference) = value.as_str().and_then(stands_for).map(|one| json!({ FIELD: one.name })) {
+        if let Some(reference) = value
+            .as_str()
+            .and_then(stands_for)
+            .map(|one| json!({ FIELD: one.name }))
+        {
             *value = reference;
         }
     });
@@ -268,8 +274,16 @@ mod tests {
     #[test]
     fn keys_of_secrets() {
         let db = parse_secret_key("/tenants/shop/secrets/db").unwrap();
-        assert_eq!((db.to_string().as_str(), db.key().as_str()), ("shop/db", "/tenants/shop/secrets/db"));
-        for key in ["/tenants/shop/secrets/", "/tenants/shop/secrets/a/b", "/tenants//secrets/a", "/tenants/shop/x/a"] {
+        assert_eq!(
+            (db.to_string().as_str(), db.key().as_str()),
+            ("shop/db", "/tenants/shop/secrets/db")
+        );
+        for key in [
+            "/tenants/shop/secrets/",
+            "/tenants/shop/secrets/a/b",
+            "/tenants//secrets/a",
+            "/tenants/shop/x/a",
+        ] {
             assert_eq!(parse_secret_key(key), None, "{key}");
         }
         for (key, among) in [
@@ -321,11 +335,23 @@ mod tests {
     #[test]
     fn nobody_writes_a_stand_in() {
         for (text, wrong) in [
-            ("config: {limits.cpu: {secret: a}}", "spec.config.limits.cpu: cannot be a secret"),
-            ("config: {user.a: {secret: a/b}}", "spec.config.user.a.secret: a name has letters"),
-            ("config: {user.a: {secrets: a}}", "spec.config.user.a.secrets: no such field"),
+            (
+                "config: {limits.cpu: {secret: a}}",
+                "spec.config.limits.cpu: cannot be a secret",
+            ),
+            (
+                "config: {user.a: {secret: a/b}}",
+                "spec.config.user.a.secret: a name has letters",
+            ),
+            (
+                "config: {user.a: {secrets: a}}",
+                "spec.config.user.a.secrets: no such field",
+            ),
             ("config: {user.a: {}}", "spec.config.user.a: is empty"),
-            ("config: {user.a: \"\u{F8FF}secret:a@1\"}", "spec.config.user.a: begins with U+F8FF"),
+            (
+                "config: {user.a: \"\u{F8FF}secret:a@1\"}",
+                "spec.config.user.a: begins with U+F8FF",
+            ),
         ] {
             let document = format!("kind: profile\nname: web\nspec:\n  {text}\n");
             let error = parse(&document).unwrap_err().text();

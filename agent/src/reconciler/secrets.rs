@@ -71,7 +71,11 @@ impl Secrets {
             ..
         } = desired;
         let mut opened = self.0.opened.lock();
-        opened.retain(|key, one| secrets.get(key).is_some_and(|stored| stored.revision == one.revision));
+        opened.retain(|key, one| {
+            secrets
+                .get(key)
+                .is_some_and(|stored| stored.revision == one.revision)
+        });
         for (key, wanted) in documents {
             let Some(document) = wanted.text.in_force_mut() else {
                 continue;
@@ -114,7 +118,9 @@ impl Secrets {
             if opened.contains_key(&key) {
                 continue;
             }
-            let value = self.open(&key, stored).map_err(|reason| format!("secret {key} {reason}"))?;
+            let value = self
+                .open(&key, stored)
+                .map_err(|reason| format!("secret {key} {reason}"))?;
             let revision = stored.revision;
             opened.insert(key, Opened { revision, value });
         }
@@ -126,8 +132,12 @@ impl Secrets {
         let Some(file) = &self.0.keys else {
             return Err("cannot be opened here: this member has no --secrets-key-file".to_owned());
         };
-        let keys = file.keys().map_err(|error| format!("cannot be opened here: {error}"))?;
-        let value = sealed.open(&keys, &key.key()).map_err(|error| error.to_string())?;
+        let keys = file
+            .keys()
+            .map_err(|error| format!("cannot be opened here: {error}"))?;
+        let value = sealed
+            .open(&keys, &key.key())
+            .map_err(|error| error.to_string())?;
         Ok(Plain(value.into()))
     }
 
@@ -146,7 +156,10 @@ impl Secrets {
                 .map(Arc::as_ref)
                 .filter(|document| !document.secrets().is_empty())
                 .collect();
-            let noted = object.config.get(ownership::APPLIED).filter(|text| may_hold_stand_in(text));
+            let noted = object
+                .config
+                .get(ownership::APPLIED)
+                .filter(|text| may_hold_stand_in(text));
             if wanted.is_empty() && noted.is_none() {
                 continue;
             }
@@ -169,7 +182,9 @@ impl Secrets {
 
     /// What is seen of a value that may be one of these, of which some are stand-ins. `None`: the value itself.
     fn instead_of(&self, key: &DesiredKey, expected: &[&str], value: &str) -> Option<String> {
-        let expected = expected.iter().filter_map(|text| Some((*text, stands_for(text)?)));
+        let expected = expected
+            .iter()
+            .filter_map(|text| Some((*text, stands_for(text)?)));
         let mut instead = None;
         for (text, one) in expected {
             // What cannot be compared is left as it is.
@@ -277,3 +292,6 @@ fn tenant_of(key: &DesiredKey) -> &str {
         tenant => tenant,
     }
 }
+
+#[cfg(test)]
+mod tests;

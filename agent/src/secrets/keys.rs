@@ -21,7 +21,9 @@ const KEYS_MAX: usize = 16;
 pub enum KeyError {
     #[error("--secrets-key-file {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("--secrets-key-file {path}: line {line} is no key: 32 bytes in base64, as `agentctl secret keygen` makes them")]
+    #[error(
+        "--secrets-key-file {path}: line {line} is no key: 32 bytes in base64, as `agentctl secret keygen` makes them"
+    )]
     Shape { path: PathBuf, line: usize },
     #[error("--secrets-key-file {path}: there is no key in it; `agentctl secret keygen` makes one")]
     Empty { path: PathBuf },
@@ -156,7 +158,10 @@ mod tests {
         assert_eq!(keys.0.len(), 2);
         assert_eq!(keys.id(), Keys::parse(&new, Path::new("/k")).unwrap().id());
         let shown = format!("{keys:?}");
-        assert!(shown.contains(keys.id()) && !shown.contains(new.trim()), "{shown}");
+        assert!(
+            shown.contains(keys.id()) && !shown.contains(new.trim()),
+            "{shown}"
+        );
         assert!(error("\n# none\n").contains("no key in it"));
         assert!(error(&format!("{new}secret\n")).contains("/k: line 2 is no key"));
         assert!(error("c2hvcnQ=\n").contains("line 1"));

@@ -88,7 +88,8 @@ impl Sealed {
             .by_id(&self.key)
             .ok_or_else(|| OpenError::UnknownKey(self.key.clone()))?;
         let decoded = |text: &str| STANDARD.decode(text).map_err(|_| OpenError::Damaged);
-        let nonce = Nonce::try_assume_unique_for_key(&decoded(&self.nonce)?).map_err(|_| OpenError::Damaged)?;
+        let nonce =
+            Nonce::try_assume_unique_for_key(&decoded(&self.nonce)?).map_err(|_| OpenError::Damaged)?;
         let mut data = decoded(&self.data)?;
         let opened = key
             .key
@@ -103,7 +104,9 @@ impl Sealed {
     #[must_use]
     pub fn value_bytes(&self) -> usize {
         const TAG: usize = 16;
-        STANDARD.decode(&self.data).map_or(0, |data| data.len().saturating_sub(TAG))
+        STANDARD
+            .decode(&self.data)
+            .map_or(0, |data| data.len().saturating_sub(TAG))
     }
 }
 
@@ -157,6 +160,9 @@ mod tests {
             let read = Sealed::read(value.to_string().as_bytes()).unwrap();
             read.open(&keys(&[&key]), AT).unwrap_err()
         };
-        assert_eq!([damaged("data"), damaged("nonce")], [OpenError::Damaged, OpenError::Damaged]);
+        assert_eq!(
+            [damaged("data"), damaged("nonce")],
+            [OpenError::Damaged, OpenError::Damaged]
+        );
     }
 }

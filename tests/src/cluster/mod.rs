@@ -34,6 +34,7 @@ pub struct Builder {
     incus_sockets: Vec<PathBuf>,
     certificates: Option<PathBuf>,
     peer_certificates: Option<PathBuf>,
+    takes_secrets: bool,
 }
 
 impl Builder {
@@ -80,6 +81,13 @@ impl Builder {
         self
     }
 
+    /// The members have a key to seal secrets with: the same in every cluster, so that answers that name it are, too.
+    #[must_use]
+    pub fn with_secrets(mut self) -> Builder {
+        self.takes_secrets = true;
+        self
+    }
+
     fn peer_scheme(&self) -> &'static str {
         match self.peer_certificates {
             Some(_) => "https",
@@ -100,11 +108,16 @@ impl Builder {
 
     /// Everything but the processes: [`Cluster::start`] starts them.
     #[must_use]
-    pub fn prepare(self) -> Cluster {
+    pub fn prepare(mut self) -> Cluster {
         let folder = tempfile::Builder::new()
             .prefix("cluster-")
             .tempdir()
             .expect("temporary folder");
+        if self.takes_secrets {
+            let key = folder.path().join("secrets.key");
+            std::fs::write(&key, format!("{}=\n", "A".repeat(43))).expect("write a key");
+            self = self.arg("--secrets-key-file", &key.to_string_lossy());
+        }
         let address = address::own_loopback();
         let members = (0..self.members)
             .map(|i| {
@@ -152,6 +165,7 @@ impl Cluster {
             incus_sockets: Vec::new(),
             certificates: None,
             peer_certificates: None,
+            takes_secrets: false,
         }
     }
 

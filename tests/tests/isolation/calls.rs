@@ -35,7 +35,9 @@ macro_rules! rows {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenants_people_call_in_vain() {
-    let builder = Cluster::builder(&Subject::agent(), 1).arg("--bcrypt-cost", "4");
+    let builder = Cluster::builder(&Subject::agent(), 1)
+        .with_secrets()
+        .arg("--bcrypt-cost", "4");
     let mut cluster = builder.start().await;
     let mut root = found(&mut cluster).await;
     let granted = LeaseGrantRequest {

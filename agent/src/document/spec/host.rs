@@ -146,7 +146,11 @@ pub(super) fn files(reader: &mut Reader, entry: &Entry) -> Result<Vec<Value>, Do
                 _ => content(entry, &at)?,
             };
             if entry.name == "path" && files.iter().any(|other| other["path"] == value) {
-                return Err(fault(entry, &at, format!("{} stands here twice", value.as_str().unwrap_or_default())));
+                return Err(fault(
+                    entry,
+                    &at,
+                    format!("{} stands here twice", value.as_str().unwrap_or_default()),
+                ));
             }
             file.insert(entry.name.clone(), value);
         }

@@ -74,9 +74,14 @@ pub(crate) enum Replaces {
 pub(crate) enum Content {
     Plain(Vec<u8>),
     /// A secret, by the digest of its value: that is put in where the file is written.
-    Secret { name: String, digest: String },
+    Secret {
+        name: String,
+        digest: String,
+    },
     /// A secret of which nothing is known.
-    Unknown { name: String },
+    Unknown {
+        name: String,
+    },
 }
 
 impl Content {

@@ -39,6 +39,8 @@ use crate::secrets::KeyFile;
 use crate::service::{HostMachine, Manager};
 use crate::tunnel::Tunnels;
 pub(crate) use act::{Act, Action, Content};
+#[cfg(test)]
+pub(crate) use act::{FileWanted, Place, Replaces};
 pub(crate) use execute::{ActError, act};
 pub(crate) use plan::{Seen, owned, plan};
 use record::Ledger;

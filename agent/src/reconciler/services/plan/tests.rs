@@ -208,7 +208,12 @@ impl Host {
                 self.seen.of.remove(key);
             }
             Action::Write(file, _) => {
-                let found = Found::File(FileFound::new(file.content.bytes(), file.mode, file.uid, file.gid));
+                let found = Found::File(FileFound::new(
+                    file.content.bytes(),
+                    file.mode,
+                    file.uid,
+                    file.gid,
+                ));
                 self.files.insert((act.place, file.path.clone()), found);
             }
             Action::Remove { path, .. } => {
