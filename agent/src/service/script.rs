@@ -179,7 +179,7 @@ async fn has_ended<M: Machine>(machine: &M, name: &str, limit: Duration) -> Resu
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Read;
+    use std::io::{BufRead, BufReader};
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
@@ -324,6 +324,23 @@ mod tests {
         }
     }
 
+    /// The other end of that pipe.
+    struct Speaker(BufReader<File>);
+
+    impl Speaker {
+        /// Waits until somebody has the pipe.
+        fn listen(pipe: &Path) -> Speaker {
+            Speaker(BufReader::new(File::open(pipe).unwrap()))
+        }
+
+        /// Waits for a line, or until nobody is left who could say one.
+        fn line(&mut self) -> String {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            line
+        }
+    }
+
     #[tokio::test]
     async fn a_script_starts_and_stops_what_it_began_and_nothing_else() {
         let pipes = tempfile::tempdir().unwrap();
@@ -342,15 +359,11 @@ mod tests {
             "started once"
         );
 
-        let mut reader = File::open(&pipe).unwrap();
+        let mut speaker = Speaker::listen(&pipe);
+        assert_eq!(speaker.line(), "it's \"me\" $HOME /proc\n");
         script.stop(Duration::from_secs(600)).await;
         assert_eq!(script.run("status"), said("inactive"));
-        let mut spoken = String::new();
-        reader.read_to_string(&mut spoken).unwrap();
-        assert_eq!(
-            spoken, "it's \"me\" $HOME /proc\n",
-            "its child is gone, too: the pipe has ended"
-        );
+        assert_eq!(speaker.line(), "", "its child is gone, too: the pipe has ended");
 
         // A number that is somebody else's now.
         std::fs::write(script.at("state"), format!("{} 1\n", std::process::id())).unwrap();
@@ -367,11 +380,10 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let script = Script::new(&speaks(&pipe, "trap '' TERM;", "deaf"));
         assert_eq!(script.run("start"), Ran::default());
-        let mut reader = File::open(&pipe).unwrap();
+        let mut speaker = Speaker::listen(&pipe);
+        assert_eq!(speaker.line(), "deaf\n");
         script.stop(Duration::ZERO).await;
         assert_eq!(script.run("status"), said("inactive"));
-        let mut spoken = String::new();
-        reader.read_to_string(&mut spoken).unwrap();
-        assert_eq!(spoken, "deaf\n");
+        assert_eq!(speaker.line(), "", "the pipe has ended");
     }
 }
