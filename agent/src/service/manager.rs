@@ -90,6 +90,9 @@ pub enum ServiceError {
         code: i32,
         reason: String,
     },
+    /// Nothing is started beside it.
+    #[error("service {service} is still there {waited_seconds} s after it was killed")]
+    StillThere { service: String, waited_seconds: u64 },
     #[error("{0}")]
     Supervised(String),
 }

@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(500);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const STOP_POLL: Duration = Duration::from_millis(50);
 /// Killed processes end at once, unless the kernel itself holds them.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A process that runs, as far as anybody knows.
 #[derive(Debug)]
@@ -118,26 +118,28 @@ impl Process {
         }
     }
 
-    /// Ends it and its group: asked first, killed if it does not listen.
-    pub(super) async fn stop(mut self) {
+    /// Ends it and its group: asked first, killed if it does not listen. Whether nothing of them is left.
+    pub(super) async fn stop(&mut self) -> bool {
         signal(&self.identity, Signal::SIGTERM);
         if tokio::time::timeout(STOP_LIMIT, self.ended()).await.is_err() {
             signal(&self.identity, Signal::SIGKILL);
-            let _ = tokio::time::timeout(KILL_LIMIT, self.ended()).await;
+            if tokio::time::timeout(KILL_LIMIT, self.ended()).await.is_err() {
+                return false;
+            }
         }
-        kill_others(&self.identity).await;
+        kill_others(&self.identity).await
     }
 }
 
-/// Kills what a process that ended has left of its group.
-pub(super) async fn kill_others(identity: &Identity) {
+/// Kills what a process that ended has left of its group. Whether nothing of it is left.
+pub(super) async fn kill_others(identity: &Identity) -> bool {
     let gone = async {
         while identity.left_others() {
             let _ = killpg(Pid::from_raw(identity.pid), Signal::SIGKILL);
             tokio::time::sleep(STOP_POLL).await;
         }
     };
-    let _ = tokio::time::timeout(KILL_LIMIT, gone).await;
+    tokio::time::timeout(KILL_LIMIT, gone).await.is_ok()
 }
 
 fn signal(identity: &Identity, signal: Signal) {

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::child::{self, End, Process};
 use super::log;
+use super::proc::Identity;
 use super::record::Record;
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -34,6 +35,8 @@ pub(super) enum State {
     },
     /// Because it was told to.
     Stopped,
+    /// Killed, and the group of this process is still there: nothing is started beside it.
+    Stuck(i32),
 }
 
 #[derive(Debug)]
@@ -112,7 +115,7 @@ impl Keeper {
             return Some(process);
         }
         if let Some(identity) = before {
-            child::kill_others(&identity).await;
+            self.clear(&identity).await;
         }
         let process = Process::find(&self.record.definition, &self.folder)?;
         let pid = process.identity.pid;
@@ -146,7 +149,9 @@ impl Keeper {
             tokio::select! {
                 end = process.ended() => break end,
                 () = self.stop.cancelled() => {
-                    process.stop().await;
+                    while !process.stop().await {
+                        self.say_stuck(process.identity.pid);
+                    }
                     return None;
                 }
                 () = tokio::time::sleep(LOG_LOOK) => {
@@ -156,8 +161,25 @@ impl Keeper {
                 }
             }
         };
-        child::kill_others(&process.identity).await;
+        self.clear(&process.identity).await;
         Some(end)
+    }
+
+    /// Returns once nothing is left of the group of a process that ended. Each try takes its time, and is bounded.
+    async fn clear(&self, identity: &Identity) {
+        while !child::kill_others(identity).await {
+            self.say_stuck(identity.pid);
+        }
+    }
+
+    fn say_stuck(&self, pid: i32) {
+        if *self.says.borrow() != State::Stuck(pid) {
+            warn!(
+                service = self.record.definition.name,
+                pid, "killed, and still there: nothing is started beside it"
+            );
+        }
+        self.say(State::Stuck(pid));
     }
 
     /// Says how it ended, and returns when it is time to start it again, or it was told to stop.

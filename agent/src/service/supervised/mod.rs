@@ -116,6 +116,10 @@ impl Supervised {
             State::Ended { success: true, why } => (Activity::Inactive, why),
             State::Ended { success: false, why } => (Activity::Failed, with_last_line(why)),
             State::Stopped => (Activity::Inactive, String::new()),
+            State::Stuck(pid) => (
+                Activity::Stopping,
+                format!("the group of process {pid} was killed and is still there"),
+            ),
         };
         UnitSeen {
             loaded: Loaded::From(String::new()),
@@ -210,7 +214,7 @@ impl Supervisor {
 
     async fn start(&mut self, definition: Definition) -> Result<(), ServiceError> {
         let folder = self.dir.join(&definition.name);
-        self.end(&definition.name).await;
+        self.end(&definition.name).await?;
         let record = Record::new(definition);
         record.write(&folder).map_err(|error| {
             ServiceError::Supervised(format!("cannot write {}: {error}", folder.display()))
@@ -221,7 +225,7 @@ impl Supervisor {
     }
 
     async fn stop(&mut self, name: &str) -> Result<(), ServiceError> {
-        self.end(name).await;
+        self.end(name).await?;
         let folder = self.dir.join(name);
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(ServiceError::Supervised(
@@ -231,15 +235,27 @@ impl Supervisor {
         }
     }
 
-    /// Stops the process, if there is one, and waits until it is gone.
-    async fn end(&mut self, name: &str) {
+    /// Stops the process, if there is one, and waits until it is gone. One that cannot be killed keeps its keeper, which
+    /// goes on trying.
+    async fn end(&mut self, name: &str) -> Result<(), ServiceError> {
         let service = self.services.lock().get(name).cloned();
-        if let Some(mut service) = service {
-            service.stop.cancel();
-            // A keeper that is gone has nothing left to stop.
-            let _ = service.state.wait_for(|state| *state == State::Stopped).await;
-            self.services.lock().remove(name);
+        let Some(mut service) = service else {
+            return Ok(());
+        };
+        service.stop.cancel();
+        let ended = service
+            .state
+            .wait_for(|state| matches!(state, State::Stopped | State::Stuck(_)))
+            .await;
+        // A keeper that is gone has nothing left to stop.
+        if ended.is_ok_and(|state| *state != State::Stopped) {
+            return Err(ServiceError::StillThere {
+                service: name.to_owned(),
+                waited_seconds: child::KILL_LIMIT.as_secs(),
+            });
         }
+        self.services.lock().remove(name);
+        Ok(())
     }
 
     fn keeper(&mut self, folder: &Path, record: Record) -> Keeper {

@@ -226,6 +226,41 @@ async fn who_does_not_listen_is_killed() {
     agent.end().await;
 }
 
+/// The kernel may hold a process that was killed, say while it waits for a disk that is gone.
+#[tokio::test]
+async fn nothing_is_started_beside_what_cannot_be_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut supervisor, supervised) = Supervisor::new(dir.path());
+    let (says, state) = watch::channel(State::Stuck(7));
+    let stop = CancellationToken::new();
+    let held = Service {
+        stop: stop.clone(),
+        state,
+    };
+    supervisor.services.lock().insert("web".to_owned(), held);
+    for refused in [
+        supervisor.start(web(SLEEPS, Restart::Always)).await,
+        supervisor.stop("web").await,
+    ] {
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "service web is still there 5 s after it was killed"
+        );
+    }
+    assert!(stop.is_cancelled(), "and it is not begun again");
+    let seen = supervised.look("web");
+    assert_eq!(seen.activity, Activity::Stopping);
+    assert_eq!(
+        seen.detail,
+        "the group of process 7 was killed and is still there"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+    says.send_replace(State::Stopped);
+    supervisor.stop("web").await.unwrap();
+    assert_eq!(supervised.look("web"), UnitSeen::missing());
+}
+
 #[tokio::test]
 async fn the_environment_is_its_own() {
     let dir = tempfile::tempdir().unwrap();
