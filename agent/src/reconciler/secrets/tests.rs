@@ -1,3 +1,5 @@
+//! What stands in for secrets, and what is put in.
+
 use std::path::Path;
 
 use serde_json::json;
