@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
+use crate::reconciler::OnRestart;
 use crate::service::ManagerChoice;
 use crate::tls::files::PemFile;
 use crate::tls::peer::PeerTlsFiles;
@@ -66,6 +67,15 @@ pub struct RunArgs {
         help_heading = "Member"
     )]
     pub service_manager: ManagerChoice,
+    /// What becomes of this host's instances when the host itself, not only the agent, was restarted
+    #[arg(
+        long,
+        env = "AGENT_ON_RESTART",
+        value_enum,
+        default_value_t,
+        help_heading = "Member"
+    )]
+    pub on_restart: OnRestart,
     /// The directory that documents for the host itself see as /
     #[arg(
         long,

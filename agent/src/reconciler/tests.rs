@@ -132,6 +132,7 @@ impl Host {
             self.node.clone(),
             hands,
             Held::none(),
+            Boot::unnoticed(),
             &Self::options(),
             Metrics::new().passes(),
         );
