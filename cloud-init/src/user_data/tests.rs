@@ -258,5 +258,6 @@ fn a_host_may_make_its_instances_anew() {
     let first = First::new("ovh", flags(""), Binary::Present).unwrap();
     expect_test::expect![[r#"
         ExecStart=/usr/local/bin/agent run --config /etc/agent/config.yaml --on-restart=rebuild
-        /usr/local/bin/agent install --on-restart rebuild < /dev/null"#]].assert_eq(&lines(UserData::from(&first)));
+        /usr/local/bin/agent install --on-restart rebuild < /dev/null"#]]
+    .assert_eq(&lines(UserData::from(&first)));
 }

@@ -47,7 +47,9 @@ fn births(hosts: &Hosts) -> BTreeMap<String, String> {
 fn files(hosts: &Hosts) -> [bool; 2] {
     ["/inside", "/data/inside"].map(|path| {
         let daemon = hosts.daemon(0);
-        daemon.incus(&["exec", "web", "--", "test", "-e", path]).is_ok()
+        daemon
+            .incus(&["exec", "web", "--", "busybox", "test", "-e", path])
+            .is_ok()
     })
 }
 
@@ -85,7 +87,7 @@ async fn a_restart_of_the_host_adopts_or_rebuilds() {
     hosts.incus(0, &["create", "busybox", "foreign"]);
     hosts.agentctl(&["status", "--wait=120s"]).await;
     for path in ["/inside", "/data/inside"] {
-        hosts.incus(0, &["exec", "web", "--", "touch", path]);
+        hosts.incus(0, &["exec", "web", "--", "busybox", "touch", path]);
     }
     let first = births(&hosts);
     assert_eq!(first.len(), 5, "{first:?}");
