@@ -10,9 +10,14 @@ use thiserror::Error;
 
 use crate::raft_types::{Command, Entry, LogId, Membership, Node, StoredMembership, Vote};
 
+/// No log comes near this: what says more is damaged or hostile, and would overflow where indexes are counted on.
+const MAX_LOG_INDEX: u64 = u64::MAX >> 1;
+
 /// Bytes that decode as protobuf but do not make sense as Raft's types.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConvertError {
+    #[error("log index {0}, which no log reaches")]
+    LogIndex(u64),
     #[error("an entry without a log id")]
     EntryWithoutLogId,
     #[error("an entry without a payload")]
@@ -40,6 +45,15 @@ pub fn log_id_from_wire(id: &wire::LogId) -> LogId {
         },
         id.index,
     )
+}
+
+/// # Errors
+/// [`ConvertError::LogIndex`].
+pub(crate) fn checked_log_id_from_wire(id: &wire::LogId) -> Result<LogId, ConvertError> {
+    if id.index > MAX_LOG_INDEX {
+        return Err(ConvertError::LogIndex(id.index));
+    }
+    Ok(log_id_from_wire(id))
 }
 
 #[must_use]
@@ -148,7 +162,7 @@ pub fn entry_to_wire(entry: &Entry) -> wire::Entry {
 }
 
 /// # Errors
-/// [`ConvertError`] names what the entry lacks.
+/// [`ConvertError`] names what the entry lacks, or has wrong.
 pub fn entry_from_wire(entry: wire::Entry) -> Result<Entry, ConvertError> {
     let log_id = entry.log_id.ok_or(ConvertError::EntryWithoutLogId)?;
     let payload = match entry.payload.ok_or(ConvertError::EntryWithoutPayload)? {
@@ -159,7 +173,7 @@ pub fn entry_from_wire(entry: wire::Entry) -> Result<Entry, ConvertError> {
         }
     };
     Ok(Entry {
-        log_id: log_id_from_wire(&log_id),
+        log_id: checked_log_id_from_wire(&log_id)?,
         payload,
     })
 }

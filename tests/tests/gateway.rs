@@ -241,7 +241,7 @@ async fn a_watch_goes_on() {
 /// CVE-2020-15114, a gateway that calls itself for ever, and CVE-2020-15136, one that trusts whoever it dials: this one
 /// dials nobody, not even its own member.
 #[tokio::test]
-async fn cve_2020_15114_the_gateway_connects_to_nobody() {
+async fn cve_2020_15114_and_cve_2020_15136_the_gateway_connects_to_nobody() {
     let cluster = Cluster::builder(&Subject::agent(), 1).start().await;
     let asker = Asker::new(&cluster);
     let watch = r#"{"create_request":{"key":"dw=="}}"#;

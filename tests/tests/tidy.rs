@@ -134,6 +134,56 @@ fn every_module_says_what_it_is() {
     assert!(silent.is_empty(), "no module docs at the top: {silent:#?}");
 }
 
+/// Holes that others had: README's table and the tests that try them say the same.
+#[test]
+fn every_hole_of_the_table_is_tried() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("read README.md");
+    let mut promised: Vec<(String, String)> = readme.lines().filter_map(hole_of_row).collect();
+    promised.sort();
+    let mut tried = Vec::new();
+    for file in sources()
+        .into_iter()
+        .filter(|file| file.starts_with("tests/tests/"))
+    {
+        let text = fs::read_to_string(root().join(&file)).expect("read a source file");
+        let holes = text.lines().flat_map(holes_of_test);
+        tried.extend(holes.map(|hole| (hole, file.clone())));
+    }
+    tried.sort();
+    tried.dedup();
+    assert!(
+        promised.len() > 10,
+        "the table is not where this test looks for it"
+    );
+    assert_eq!(promised, tried, "README's table on the left, tests on the right");
+}
+
+/// The number and the file of a row like `| CVE-2020-15114 | ... | `FILE` |`.
+fn hole_of_row(row: &str) -> Option<(String, String)> {
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    let [_, hole, _, file, _] = cells.as_slice() else {
+        return None;
+    };
+    let hole = hole.strip_prefix("CVE-")?;
+    Some((hole.to_owned(), file.trim_matches('`').to_owned()))
+}
+
+/// The numbers in the name of a test: `cve_2020_15114_and_cve_2020_15136_words` has two.
+fn holes_of_test(line: &str) -> Vec<String> {
+    let line = line.trim_start();
+    let line = line.strip_prefix("async ").unwrap_or(line);
+    let Some(name) = line.strip_prefix("fn ") else {
+        return Vec::new();
+    };
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let holes = name.split("cve_").skip(1).filter_map(|rest| {
+        let mut words = rest.split('_');
+        let (year, number) = (words.next()?, words.next()?);
+        (is_number(year) && is_number(number)).then(|| format!("{year}-{number}"))
+    });
+    holes.collect()
+}
+
 #[test]
 fn a_rule_finds_what_it_forbids() {
     let sled = RULES
@@ -143,6 +193,11 @@ fn a_rule_finds_what_it_forbids() {
     assert!(sled.holds_in("raft-store/src/mvcc/read.rs"));
     assert!(!sled.holds_in("raft-store/src/backend.rs"));
     assert_eq!(code_of("let a = 1; // like sled::Db"), "let a = 1; ");
+    assert_eq!(
+        holes_of_test("async fn cve_2020_1_and_cve_2021_2_words() {"),
+        ["2020-1", "2021-2"]
+    );
+    assert!(holes_of_test("// cve_2020_1").is_empty() && holes_of_test("fn cve_of_row(").is_empty());
     assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\n"), "a\n");
 }
 

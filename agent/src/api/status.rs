@@ -210,7 +210,8 @@ impl ApiError {
             ),
             E::JoinTokenShape => (
                 Code::InvalidArgument,
-                "a join token needs a host's name, https URLs for its peers and clients, and a time of 1 s to 24 h",
+                "a join token needs a host's name, https URLs for its peers and clients, the hash of a secret, and a time of 1 s to \
+                 24 h",
             ),
             E::JoinTokenUnknown => (Code::NotFound, "there is no such join token"),
             E::JoinTokensTooMany => (

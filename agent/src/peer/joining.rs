@@ -36,6 +36,8 @@ use crate::tls::trouble::explained;
 
 /// A request holds two small certificate requests and a secret.
 const MAX_REQUEST_BYTES: usize = 16 << 10;
+/// What a token's secret has at least. Its hash says nothing of that: whoever makes one may have made it of a word.
+const SECRET_BYTES: usize = 32;
 /// Hosts that are let in side by side: each may wait for the membership.
 const UNDER_WAY: usize = 4;
 /// Wrong tokens of one address, and of all, within [`WINDOW`].
@@ -92,6 +94,9 @@ impl JoinServer {
                 request.cluster_id,
                 self.node.cluster_id()
             )));
+        }
+        if request.secret.len() < SECRET_BYTES {
+            return Err(refused(JoinRefusal::Unknown(request.host.clone())));
         }
         let issuer = self.tls.issuer().map_err(broken)?;
         let issuer = issuer.ok_or_else(|| {

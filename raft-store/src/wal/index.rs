@@ -145,19 +145,21 @@ impl LogIndex {
         Ok(first_ticket)
     }
 
-    /// Adds an entry found on disk. In a log whose older segments are gone the first one may have any index.
+    /// Adds an entry found on disk. In a log whose older segments are gone the first one may have any index that was
+    /// not purged before it.
     ///
     /// # Errors
     /// [`Hole`] where it does not follow the last entry.
     pub(crate) fn restore(&mut self, entry: Entry, place: Place) -> Result<(), Hole> {
         let found = entry.log_id.index();
-        if let Some(last) = self.slots.back()
-            && last.log_id.index() + 1 != found
-        {
-            return Err(Hole {
-                expected: last.log_id.index() + 1,
-                found,
-            });
+        let follows = match (self.slots.back(), self.purged) {
+            (Some(last), _) => found == last.log_id.index() + 1,
+            (None, Some(purged)) => found > purged.index(),
+            (None, None) => true,
+        };
+        if !follows {
+            let expected = self.last().map_or(0, |last| last.index() + 1);
+            return Err(Hole { expected, found });
         }
         self.push(entry, State::Written(place));
         self.evict();

@@ -60,7 +60,7 @@ pub(crate) enum RecordError {
     Kind(u8),
     #[error("a payload that does not decode")]
     Payload(#[from] DecodeError),
-    #[error("a payload that makes no sense")]
+    #[error(transparent)]
     Meaning(#[from] ConvertError),
     #[error("a log id that does not decode")]
     LogId,
@@ -207,7 +207,9 @@ pub(crate) fn decode(header: &RecordHeader, record: &[u8]) -> Result<Record, Rec
 fn decode_log_id(payload: &[u8]) -> Result<Option<LogId>, RecordError> {
     match payload.split_first() {
         None => Ok(None),
-        Some((1, id)) => Ok(Some(convert::log_id_from_wire(&wire::LogId::decode(id)?))),
+        Some((1, id)) => Ok(Some(convert::checked_log_id_from_wire(&wire::LogId::decode(
+            id,
+        )?)?)),
         Some(_) => Err(RecordError::LogId),
     }
 }

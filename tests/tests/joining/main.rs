@@ -2,9 +2,11 @@
 
 mod client;
 mod load;
+mod names;
 mod renewal;
 mod revocation;
 mod rotation;
+mod secrets;
 mod site;
 
 use agent::join::ticket;

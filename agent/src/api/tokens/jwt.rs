@@ -44,6 +44,10 @@ pub enum JwtOptionsError {
     #[error("{path}: {reason}")]
     File { path: PathBuf, reason: std::io::Error },
     #[error(
+        "{path} holds {found} bytes: a secret has at least {SECRET_BYTES} (openssl rand -hex 32 > {path})"
+    )]
+    Secret { path: PathBuf, found: usize },
+    #[error(
         "{path} holds no key for sign-method={method}: a PEM file is needed, and PKCS #8 of a private key"
     )]
     Key { path: PathBuf, method: String },
@@ -57,6 +61,9 @@ impl fmt::Debug for JwtOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// What a shared secret has at least, blanks around it not counted: whoever guesses it is any user.
+const SECRET_BYTES: usize = 16;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
@@ -84,6 +91,10 @@ impl JwtOptions {
         let (signing, verifying) = if keys.is_secret() {
             let path = private.ok_or_else(|| keys.missing("priv-key"))?;
             let secret = read(&path)?;
+            let found = secret.trim_ascii().len();
+            if found < SECRET_BYTES {
+                return Err(JwtOptionsError::Secret { path, found });
+            }
             (
                 Some(EncodingKey::from_secret(&secret)),
                 DecodingKey::from_secret(&secret),
