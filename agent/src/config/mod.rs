@@ -3,6 +3,7 @@
 
 mod file;
 mod host_settings;
+mod limits;
 mod retention;
 mod urls;
 
@@ -23,6 +24,7 @@ use crate::tls::server::ServerTlsFiles;
 
 pub use file::{ConfigFileError, arguments_from_file};
 pub use host_settings::{HOST_FOLDER, HostSettings};
+pub use limits::LimitArgs;
 pub use retention::AutoCompactionMode;
 pub use urls::{ListenUrl, UrlError};
 
@@ -172,6 +174,9 @@ pub struct RunArgs {
     #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     pub watch_progress_notify_interval: u64,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// The tokens that a login gives, the same on all members: "simple", signed with a key of the cluster's own, or
     /// JSON web tokens with your keys: "jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m"; for HS256 priv-key

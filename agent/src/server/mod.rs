@@ -7,6 +7,7 @@ mod handshakes;
 mod joiners;
 mod listener;
 mod local;
+mod opening;
 mod places;
 mod plaintext;
 mod refusal;
@@ -407,11 +408,19 @@ fn api_context(
             quota_bytes: config.quota_bytes,
             tokens: config.tokens.clone(),
             bcrypt_cost: config.args.bcrypt_cost,
+            max_client_bytes: count(config.args.limits.max_client_bytes),
+            max_client_watches: count(config.args.limits.max_client_watches),
+            max_leases: count(config.args.limits.max_leases),
             ..ApiOptions::default()
         },
         metrics,
         shutdown.clone(),
     )
+}
+
+/// Flags are within what any machine counts to.
+fn count(flag: u64) -> usize {
+    usize::try_from(flag).unwrap_or(usize::MAX)
 }
 
 /// The Incus of this host; none where the member is a store only.
