@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::host::{Binary, Host};
+use crate::host::{Binary, Flags, Host};
 
 pub(crate) const CONFIG_PATH: &str = "/etc/agent/config.yaml";
 pub(crate) const TOKEN_PATH: &str = "/etc/agent/token";
@@ -35,6 +35,8 @@ struct Config<'a> {
     initial_cluster_state: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     allow_plaintext: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_restart: Option<&'a str>,
 }
 
 /// `/etc/agent/config.yaml`.
@@ -62,35 +64,46 @@ pub(crate) fn config(host: &Host) -> Result<String, serde_saphyr::SerializeError
         initial_cluster: cluster,
         initial_cluster_state: "new",
         allow_plaintext: seed.allow_plaintext,
+        on_restart: seed.rebuilds.then_some("rebuild"),
     })
 }
 
 /// How a host's member is started, once its settings are there.
-pub(crate) fn run_line(provider: &str) -> String {
-    let provider = match provider {
-        "" => String::new(),
-        provider => format!(" \"--provider={provider}\""),
-    };
-    format!("{BINARY_PATH} run --config {CONFIG_PATH}{provider}")
+pub(crate) fn run_line(flags: &Flags) -> String {
+    format!("{BINARY_PATH} run --config {CONFIG_PATH}{}", words(flags))
 }
 
 /// How a host that joins is started: the same command at every start, which joins only once. Certificates that are renewed
 /// are written beside the settings.
-pub(crate) fn join_line(provider: &str) -> String {
-    let provider = match provider {
-        "" => String::new(),
-        provider => format!(" -- \"--provider={provider}\""),
+pub(crate) fn join_line(flags: &Flags) -> String {
+    let words = match words(flags) {
+        words if words.is_empty() => words,
+        words => format!(" --{words}"),
     };
-    format!("{BINARY_PATH} join --token-file {TOKEN_PATH} --keep-trying{provider}")
+    format!("{BINARY_PATH} join --token-file {TOKEN_PATH} --keep-trying{words}")
+}
+
+/// The flags, each after a blank.
+fn words(flags: &Flags) -> String {
+    let provider = match flags.provider.as_str() {
+        "" => String::new(),
+        provider => format!(" \"--provider={provider}\""),
+    };
+    let on_restart = if flags.rebuilds {
+        " --on-restart=rebuild"
+    } else {
+        ""
+    };
+    format!("{provider}{on_restart}")
 }
 
 /// The unit of a cluster's first host. It waits, however long, for what the operator copies there; the last file of a copy in
 /// alphabetical order is the server's certificate.
-pub(crate) fn first_unit(provider: &str) -> String {
+pub(crate) fn first_unit(flags: &Flags) -> String {
     let wait = format!(
         "TimeoutStartSec=infinity\nExecStartPre=/bin/sh -c 'until [ -e {CONFIG_PATH} ] && [ -e {SERVER_PATH} ]; do sleep 1; done'\n"
     );
-    unit(&run_line(provider)).replace("ExecStart=", &format!("{wait}ExecStart="))
+    unit(&run_line(flags)).replace("ExecStart=", &format!("{wait}ExecStart="))
 }
 
 /// The unit. The agent runs as root, whose socket Incus' is. Of root's capabilities it has those that put a document's

@@ -23,6 +23,17 @@ pub struct Seed {
     pub binary: Binary,
     /// Peers may talk over the network without TLS: the network itself must be private.
     pub allow_plaintext: bool,
+    /// A restart of the host makes its instances anew.
+    pub rebuilds: bool,
+}
+
+/// What a host's agent is told beside the settings that its cluster gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// The company whose machine it is; may be empty.
+    pub provider: String,
+    /// A restart of the host makes its instances anew.
+    pub rebuilds: bool,
 }
 
 /// A member, and where the others reach it: `http://10.0.0.1:2380`.
@@ -46,7 +57,7 @@ pub enum Binary {
 #[derive(Clone, Debug)]
 pub struct Joiner {
     pub(crate) name: String,
-    pub(crate) provider: String,
+    pub(crate) flags: Flags,
     pub(crate) token: String,
     pub(crate) binary: Binary,
 }
@@ -56,9 +67,9 @@ impl Joiner {
     ///
     /// # Errors
     /// [`HostError`]: the first thing that is wrong.
-    pub fn new(name: &str, provider: &str, token: &str, binary: Binary) -> Result<Self, HostError> {
+    pub fn new(name: &str, flags: Flags, token: &str, binary: Binary) -> Result<Self, HostError> {
         check_name(name)?;
-        check_provider(provider)?;
+        check_provider(&flags.provider)?;
         check_binary(&binary)?;
         let token = token.trim();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
@@ -67,7 +78,7 @@ impl Joiner {
         }
         Ok(Self {
             name: name.to_owned(),
-            provider: provider.to_owned(),
+            flags,
             token: token.to_owned(),
             binary,
         })
@@ -79,7 +90,7 @@ impl Joiner {
 #[derive(Clone, Debug)]
 pub struct First {
     pub(crate) name: String,
-    pub(crate) provider: String,
+    pub(crate) flags: Flags,
     pub(crate) binary: Binary,
 }
 
@@ -88,13 +99,13 @@ impl First {
     ///
     /// # Errors
     /// [`HostError`]: the first thing that is wrong.
-    pub fn new(name: &str, provider: &str, binary: Binary) -> Result<Self, HostError> {
+    pub fn new(name: &str, flags: Flags, binary: Binary) -> Result<Self, HostError> {
         check_name(name)?;
-        check_provider(provider)?;
+        check_provider(&flags.provider)?;
         check_binary(&binary)?;
         Ok(Self {
             name: name.to_owned(),
-            provider: provider.to_owned(),
+            flags,
             binary,
         })
     }
@@ -316,6 +327,7 @@ mod tests {
                 sha256: "a".repeat(64),
             },
             allow_plaintext: true,
+            rebuilds: false,
         }
     }
 

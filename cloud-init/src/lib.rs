@@ -12,7 +12,7 @@ mod user_data;
 
 pub use extras::Extras;
 pub use files::CTL;
-pub use host::{Binary, First, Host, HostError, Joiner, Peer, Seed};
+pub use host::{Binary, First, Flags, Host, HostError, Joiner, Peer, Seed};
 pub use user_data::{UserData, render, render_first, render_joiner};
 
 /// How the member of a host is started, as a shell and systemd read it alike; of one that joins by the token that was put
@@ -20,11 +20,11 @@ pub use user_data::{UserData, render, render_first, render_joiner};
 ///
 /// # Errors
 /// [`HostError::Provider`].
-pub fn start_line(joins: bool, provider: &str) -> Result<String, HostError> {
-    host::check_provider(provider)?;
+pub fn start_line(joins: bool, flags: &Flags) -> Result<String, HostError> {
+    host::check_provider(&flags.provider)?;
     Ok(match joins {
-        true => files::join_line(provider),
-        false => files::run_line(provider),
+        true => files::join_line(flags),
+        false => files::run_line(flags),
     })
 }
 

@@ -5,7 +5,7 @@ use serde_saphyr::{FlowSeq, LitString};
 
 use crate::extras::Extras;
 use crate::files;
-use crate::host::{Binary, First, Host, Joiner};
+use crate::host::{Binary, First, Flags, Host, Joiner};
 
 const START: &str = "systemctl enable --now agent.service";
 /// The boot does not wait for what the operator will bring.
@@ -81,7 +81,11 @@ impl From<&Host> for UserData {
         let own = [
             // Nobody else reads it: credentials will be in it.
             file(files::CONFIG_PATH, "0600", config),
-            file(files::UNIT_PATH, "0644", files::unit(&files::run_line(""))),
+            file(
+                files::UNIT_PATH,
+                "0644",
+                files::unit(&files::run_line(&Flags::default())),
+            ),
         ];
         UserData::new(
             &host.seed.name,
@@ -96,8 +100,8 @@ impl From<&Host> for UserData {
 impl From<&First> for UserData {
     /// The first host of a cluster with certificates: all but those, which the operator copies there.
     fn from(first: &First) -> UserData {
-        let own = vec![file(files::UNIT_PATH, "0644", files::first_unit(&first.provider))];
-        let install = provider_option(&first.provider);
+        let own = vec![file(files::UNIT_PATH, "0644", files::first_unit(&first.flags))];
+        let install = options(&first.flags);
         UserData::new(&first.name, &first.binary, own, START_WAITING, install)
     }
 }
@@ -110,23 +114,30 @@ impl From<&Joiner> for UserData {
             file(
                 files::UNIT_PATH,
                 "0644",
-                files::unit(&files::join_line(&joiner.provider)),
+                files::unit(&files::join_line(&joiner.flags)),
             ),
         ];
         let install = format!(
             "--now --join-token-file {}{}",
             files::TOKEN_PATH,
-            provider_option(&joiner.provider)
+            options(&joiner.flags)
         );
         UserData::new(&joiner.name, &joiner.binary, own.into(), START, install)
     }
 }
 
-fn provider_option(provider: &str) -> String {
-    match provider {
+/// The flags as `agent install` takes them.
+fn options(flags: &Flags) -> String {
+    let provider = match flags.provider.as_str() {
         "" => String::new(),
         provider => format!(" --provider \"{provider}\""),
-    }
+    };
+    let on_restart = if flags.rebuilds {
+        " --on-restart rebuild"
+    } else {
+        ""
+    };
+    format!("{provider}{on_restart}")
 }
 
 /// The user-data of a host: paste it where the provider asks for it, or give it to cloud-init in any other way.

@@ -143,10 +143,16 @@ impl Store {
         txn::ranges_only(request)
     }
 
-    /// Whether a range takes so long to read that it should be read where blocking is fine.
+    /// The bytes that a range reads; `None` where it takes so long that it should be read where blocking is fine.
     #[must_use]
-    pub fn is_large(&self, request: &RangeRequest) -> bool {
-        self.shared.state().view().is_large(request)
+    pub fn quick_bytes(&self, request: &RangeRequest) -> Option<u64> {
+        self.shared.state().view().quick_bytes(request)
+    }
+
+    /// The bytes of a range's answer, about. It looks at every key.
+    #[must_use]
+    pub fn answer_bytes(&self, request: &RangeRequest) -> u64 {
+        self.shared.state().view().answer_bytes(request)
     }
 
     fn read<T>(&self, read: impl Fn(View<'_>) -> Result<T, ReadFailure>) -> Result<T, ReadError> {

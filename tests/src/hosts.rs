@@ -33,6 +33,14 @@ pub struct Hosts {
 #[derive(Debug)]
 struct HostRoot(TempDir);
 
+impl HostRoot {
+    fn boot(&self, id: &str) {
+        let folder = self.0.path().join("proc/sys/kernel/random");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("boot_id"), format!("{id}\n")).expect("write a file");
+    }
+}
+
 impl Drop for HostRoot {
     fn drop(&mut self) {
         leftovers::kill_processes(self.0.path());
@@ -77,6 +85,16 @@ impl Builder {
     pub fn with_secrets(mut self) -> Builder {
         self.cluster = self.cluster.with_secrets();
         self
+    }
+
+    /// With a root, as by [`Builder::with_root`], of machines that say that this is their boot.
+    #[must_use]
+    pub fn booted(self, boot: &str) -> Builder {
+        let builder = self.with_root();
+        if let Some(root) = &builder.root {
+            root.boot(boot);
+        }
+        builder
     }
 
     /// One more flag for every member.
@@ -141,6 +159,14 @@ impl Hosts {
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.as_ref().expect("hosts with a root").0.path()
+    }
+
+    /// Agents that start from now on find themselves in this boot of their machines.
+    ///
+    /// # Panics
+    /// Without [`Builder::with_root`].
+    pub fn boot(&self, id: &str) {
+        self.root.as_ref().expect("hosts with a root").boot(id);
     }
 
     #[must_use]

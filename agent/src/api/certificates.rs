@@ -1,5 +1,6 @@
 //! What a member says of certificates, and whether one may be revoked: pure, but for what the member shows.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::agent::v1::{Certificate, ListCertificatesResponse, RevokeResponse, Revoked, revoked};
@@ -97,39 +98,78 @@ pub(super) fn revocation(revoked: Revoked, now: u64) -> Result<Revocation, ApiEr
     })
 }
 
-/// How many voters can still talk to each other.
+/// Which voters can still talk to each other.
+#[derive(Default)]
 pub(super) struct Quorum {
     left: usize,
     voters: usize,
+    /// Those of the ones left that do not answer the asked member now.
+    silent: Vec<String>,
+}
+
+/// A voter, as far as a revocation is concerned.
+#[derive(Clone, Copy)]
+struct Voter<'a> {
+    name: &'a str,
+    answers: bool,
 }
 
 impl Quorum {
-    /// Once the change is made.
-    pub(super) fn with(node: &Node, change: &Revocation, restore: bool) -> Quorum {
+    /// Once the change is made. `answering`: `None` where nobody was asked.
+    pub(super) fn with(
+        node: &Node,
+        change: &Revocation,
+        restore: bool,
+        answering: Option<&BTreeSet<u64>>,
+    ) -> Quorum {
         let members = node.members();
         let voters = members.iter().filter(|member| !member.is_learner);
-        let names = voters.map(|member| member.name.as_str());
+        let voters = voters.map(|member| Voter {
+            name: &member.name,
+            answers: answering.is_none_or(|answering| answering.contains(&member.id)),
+        });
         Quorum::of(
-            &names.collect::<Vec<_>>(),
+            &voters.collect::<Vec<_>>(),
             &node.store().revocations(),
             change,
             restore,
         )
     }
 
-    fn of(voters: &[&str], revocations: &Revocations, change: &Revocation, restore: bool) -> Quorum {
+    fn of(voters: &[Voter<'_>], revocations: &Revocations, change: &Revocation, restore: bool) -> Quorum {
         let is_out = |name: &str| match &change.what {
             Some(What::Member(changed)) if changed.eq_ignore_ascii_case(name) => !restore,
             _ => revocations.has_member(name),
         };
+        let left = || voters.iter().filter(|voter| !is_out(voter.name));
         Quorum {
-            left: voters.iter().filter(|name| !is_out(name)).count(),
+            left: left().count(),
             voters: voters.len(),
+            silent: left()
+                .filter(|voter| !voter.answers)
+                .map(|voter| voter.name.to_owned())
+                .collect(),
         }
     }
 
-    fn is_lost(&self) -> bool {
-        self.left * 2 <= self.voters
+    /// Why there would be none without this member; `None`: there is one.
+    fn lost_without(&self, name: &str) -> Option<String> {
+        let Quorum { left, voters, silent } = self;
+        let is_quorum = |number: usize| number * 2 > *voters;
+        if !is_quorum(*left) {
+            return Some(format!(
+                "{left} of {voters} voters would be left, which is no quorum: remove member {name} from the cluster first \
+                 (agentctl member remove)"
+            ));
+        }
+        let answering = left.saturating_sub(silent.len());
+        (!is_quorum(answering)).then(|| {
+            format!(
+                "{answering} of {voters} voters would be left that answer now, which is no quorum: nothing could be written \
+                 until {} is back, this revocation not taken back either; bring it back first, or give --force",
+                silent.join(" or ")
+            )
+        })
     }
 
     pub(super) fn answer(&self) -> RevokeResponse {
@@ -172,18 +212,14 @@ pub(super) fn harm(
                  to go"
             )
         }),
-        What::Member(name) => quorum.is_lost().then(|| {
-            format!(
-                "{} of {} voters would be left, which is no quorum: remove member {name} from the cluster first (agentctl \
-                 member remove)",
-                quorum.left, quorum.voters
-            )
-        }),
+        What::Member(name) => quorum.lost_without(name),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
     use crate::tls::holder::Holder;
 
@@ -199,8 +235,16 @@ mod tests {
         let voters = ["a", "b", "c"];
         let none = Revocations::default();
         let member = |name: &str| revocation_of(What::Member(name.to_owned()));
-        let left = |voters: &[&str], name: &str| {
-            let quorum = Quorum::of(voters, &none, &member(name), false);
+        let quorum = |voters: &[&'static str], silent: &[&str], name: &str| {
+            let voter = |name: &&'static str| Voter {
+                name,
+                answers: !silent.contains(name),
+            };
+            let voters: Vec<Voter<'_>> = voters.iter().map(voter).collect();
+            Quorum::of(&voters, &none, &member(name), false)
+        };
+        let left = |voters: &[&'static str], name: &str| {
+            let quorum = quorum(voters, &[], name);
             (quorum.left, harm(&member(name), None, None, &quorum).is_none())
         };
         assert_eq!(left(&voters, "A"), (2, true));
@@ -208,6 +252,10 @@ mod tests {
         assert_eq!(left(&voters[..1], "a"), (0, false));
         // Whoever is no member any more takes nothing away.
         assert_eq!(left(&voters[..1], "gone"), (1, true));
+        // Who is down is no part of what would be left.
+        let said = |silent: &[&str]| harm(&member("a"), None, None, &quorum(&voters, silent, "a"));
+        assert_eq!(said(&["a"]), None, "the stolen one itself");
+        expect!["1 of 3 voters would be left that answer now, which is no quorum: nothing could be written until b is back, this revocation not taken back either; bring it back first, or give --force"].assert_eq(&said(&["b"]).unwrap());
     }
 
     #[test]
@@ -219,7 +267,11 @@ mod tests {
                 common_name: Some("root".into()),
             },
         };
-        let all = Quorum { left: 3, voters: 3 };
+        let all = Quorum {
+            left: 3,
+            voters: 3,
+            ..Quorum::default()
+        };
         let harms = |what: What| harm(&revocation_of(what), Some(&own), None, &all).is_some();
         assert!(harms(What::Sha256(vec![1; 32].into())) && !harms(What::Sha256(vec![2; 32].into())));
         assert!(harms(What::Client("root".into())) && !harms(What::Client("eva".into())));

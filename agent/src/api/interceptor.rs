@@ -5,6 +5,7 @@
 //! touched: by apply for what is replicated, by [`Api::authorised`] for what is read here, and by a watch stream for
 //! each watch. It must not look at the shape of a request: that is `validate`'s.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 
 use super::Api;
+use super::shares::{Client, ClientAddress};
 use super::status::ApiError;
 use super::tokens::Rejected;
 use crate::node::{Author, RaftView};
@@ -69,6 +71,8 @@ impl Needs {
 pub(super) struct Credentials {
     token: Option<Arc<str>>,
     common_name: Option<Arc<str>>,
+    /// `None`: by the local socket, or in this process.
+    address: Option<IpAddr>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -89,6 +93,7 @@ impl Credentials {
         Credentials {
             token: token.map(|token| without_scheme(token).into()),
             common_name: name_of(extensions).map(Into::into),
+            address: extensions.get().map(|ClientAddress(address)| *address),
         }
     }
 }
@@ -134,6 +139,33 @@ impl Caller {
     /// In whose name the call's proposals are made.
     pub(super) fn author(&self) -> &Author {
         &self.author
+    }
+
+    /// Whose share of what is bounded the call takes.
+    pub(super) fn client(&self) -> Client {
+        self.client_as(self.identity.as_ref())
+    }
+
+    /// As [`Caller::client`], of a stream whose caller was found to be somebody later.
+    pub(super) fn client_as(&self, identity: Option<&Arc<Identity>>) -> Client {
+        match (identity, &self.credentials) {
+            (Some(identity), _) => Client::User(identity.user.as_str().into()),
+            (
+                None,
+                Credentials {
+                    common_name: Some(name),
+                    ..
+                },
+            ) => Client::Certificate(name.clone()),
+            (
+                None,
+                Credentials {
+                    address: Some(address),
+                    ..
+                },
+            ) => Client::Address(*address),
+            (None, _) => Client::Local,
+        }
     }
 }
 

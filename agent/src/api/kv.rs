@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::interceptor::Needs;
 use super::status::ApiError;
-use super::{Api, txn_headers, validate};
+use super::{Api, arrival, txn_headers, validate};
 
 #[derive(Clone, Debug)]
 pub(super) struct KvService(pub(super) Arc<Api>);
@@ -38,14 +38,16 @@ impl Kv for KvService {
         }
         let allowed = |permissions: &Permissions| permissions.may_read(&request.key, &request.range_end);
         let ranges = [&request];
-        let read = || api.read(&ranges, |store| store.range(&request));
-        let found = api.authorised(&caller, allowed, read).await?;
-        Ok(Response::new(RangeResponse {
+        let client = caller.client();
+        let read = || api.read(&client, &ranges, |store| store.range(&request));
+        let (found, held) = api.authorised(&caller, allowed, read).await?;
+        let answer = RangeResponse {
             header: api.header_at(found.revision),
             kvs: found.kvs,
             more: found.more,
             count: found.count,
-        }))
+        };
+        Ok(arrival::holding(answer, held))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -90,11 +92,12 @@ impl Kv for KvService {
                 api.read_index().await?;
             }
             let allowed = |permissions: &Permissions| permissions.may_read_txn(&request);
-            let read = || api.read(&ranges, |store| store.read_txn(&request));
-            let (mut response, revision) = api.authorised(&caller, allowed, read).await?;
+            let client = caller.client();
+            let read = || api.read(&client, &ranges, |store| store.read_txn(&request));
+            let ((mut response, revision), held) = api.authorised(&caller, allowed, read).await?;
             txn_headers::fill(&mut response.responses, revision);
             let header = api.header_at(revision);
-            return Ok(Response::new(TxnResponse { header, ..response }));
+            return Ok(arrival::holding(TxnResponse { header, ..response }, held));
         }
         match api.propose(&caller, Op::Txn(request)).await? {
             (header, Outcome::Txn(mut response)) => {

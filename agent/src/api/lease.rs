@@ -43,6 +43,9 @@ impl Lease for LeaseService {
         if request.id == 0 {
             request.id = api.node.new_lease_id();
         }
+        if api.node.store().lease_count() >= api.options.max_leases {
+            return Err(ApiError::TooManyLeases.into());
+        }
         match api.propose(&caller, Op::LeaseGrant(request)).await? {
             (header, Outcome::LeaseGrant(response)) => {
                 Ok(Response::new(LeaseGrantResponse { header, ..response }))

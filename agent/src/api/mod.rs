@@ -7,6 +7,7 @@
 //! What it must not do: decide anything about data (apply does), keep state between calls other than a client's
 //! own streams, or be imported by the reconciler. Nothing but `peer` and this module names `tonic::Status`.
 
+mod arrival;
 mod auth;
 mod backups;
 mod certificates;
@@ -27,6 +28,7 @@ mod passwords;
 mod plans;
 mod queue;
 mod sealing;
+mod shares;
 mod status;
 mod tokens;
 mod trust;
@@ -54,6 +56,7 @@ use proto::v3electionpb::election_server::ElectionServer;
 use proto::v3lockpb::lock_server::LockServer;
 use raft_store::{ReadError, Store};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -67,10 +70,12 @@ use header::Headers;
 use interceptor::Caller;
 use passwords::Passwords;
 use sealing::Sealing;
+use shares::{Client, Held, Shares};
 use status::ApiError;
 use tokens::Tokens;
 
 pub use interceptor::{ClientCertificate, LocalRoot};
+pub use shares::ClientAddress;
 pub use tokens::{JwtOptions, JwtOptionsError, TokenOptions};
 
 /// The version of etcd whose behaviour clients find here. Purely numeric: Patroni and kube-apiserver parse it.
@@ -85,6 +90,13 @@ const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Reads of very many keys or bytes at once.
 const LARGE_READS: usize = 16;
 
+/// All clients together may have so many times what one may have.
+const SHARES: usize = 4;
+
+/// Proposals and answers below these sizes are bounded by their number alone.
+const SMALL_PROPOSAL_BYTES: usize = 4 << 10;
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
+
 /// How the API serves.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -94,8 +106,14 @@ pub struct ApiOptions {
     pub max_txn_ops: usize,
     /// How often an idle watch that asked for it hears how far it is; a tenth is added at random.
     pub progress_notify_interval: Duration,
-    /// The most watches on one stream.
+    /// The most watches on one stream, and of one client.
     pub max_watches_per_stream: usize,
+    pub max_client_watches: usize,
+    /// What one client may have under way, in bytes: requests that have arrived in part or are proposed, and answers
+    /// that have not been sent.
+    pub max_client_bytes: usize,
+    /// Beyond which this member grants none.
+    pub max_leases: usize,
     /// As configured for the node; 0: none. Only reported.
     pub quota_bytes: u64,
     /// What clients that have logged in show instead of their password.
@@ -111,6 +129,9 @@ impl Default for ApiOptions {
             max_txn_ops: 128,
             progress_notify_interval: Duration::from_secs(600),
             max_watches_per_stream: 65_536,
+            max_client_watches: 262_144,
+            max_client_bytes: 256 << 20,
+            max_leases: 1_000_000,
             quota_bytes: 0,
             tokens: TokenOptions::Simple {
                 ttl: Duration::from_secs(300),
@@ -170,6 +191,7 @@ pub fn router(context: ApiContext) -> axum::Router {
     let limit = context.options.max_message_bytes();
     let metrics = context.metrics.clone();
     let api = Arc::new(Api::new(context));
+    let bytes = api.bytes.clone();
     let grpc = Routes::default()
         .add_service(KvServer::new(kv::KvService(api.clone())).max_decoding_message_size(limit))
         .add_service(WatchServer::new(watch::WatchService(api.clone())).max_decoding_message_size(limit))
@@ -190,10 +212,13 @@ pub fn router(context: ApiContext) -> axum::Router {
         .add_service(HostsServer::new(hosts::HostsService(api.clone())).max_decoding_message_size(limit))
         .add_service(HealthServer::new(health::HealthService(api.shutdown.clone())));
     // The observing layer stands outside of the gRPC routes only: HTTP routes are not calls.
-    let calls = grpc.into_axum_router().layer(observe::ObserveLayer::new(metrics));
+    let calls = grpc
+        .into_axum_router()
+        .layer(arrival::ArrivalLayer::new(bytes.clone()))
+        .layer(observe::ObserveLayer::new(metrics));
     calls
         .clone()
-        .merge(gateway::routes(calls, limit))
+        .merge(gateway::routes(calls, limit, bytes))
         .merge(http::routes(api))
         .fallback(http::not_found)
         .with_state(())
@@ -216,6 +241,9 @@ struct Api {
     large_reads: Semaphore,
     /// A place for each call that waits for a lock or an election.
     waiters: Semaphore,
+    /// Under way, of requests and answers.
+    bytes: Shares,
+    watches: Shares,
 }
 
 impl Api {
@@ -230,6 +258,8 @@ impl Api {
             metrics,
             shutdown,
         } = context;
+        // A single request always fits.
+        let client_bytes = options.max_client_bytes.max(options.max_message_bytes());
         Api {
             node,
             hosts,
@@ -240,6 +270,11 @@ impl Api {
             tokens: Tokens::new(&options.tokens),
             passwords: Passwords::new(options.bcrypt_cost),
             sealing: Sealing::new(secrets),
+            bytes: Shares::new(client_bytes.saturating_mul(SHARES), client_bytes),
+            watches: Shares::new(
+                options.max_client_watches.saturating_mul(SHARES),
+                options.max_client_watches,
+            ),
             options,
             large_reads: Semaphore::new(LARGE_READS),
             waiters: Semaphore::new(queue::WAITERS),
@@ -274,6 +309,7 @@ impl Api {
     async fn propose(&self, caller: &Caller, op: Op) -> Result<(Option<ResponseHeader>, Outcome), ApiError> {
         let op = self.sealing.sealed(op)?;
         self.node.check_room(&op)?;
+        let _held = self.hold_proposal(caller, &op)?;
         let pending = self.metrics.proposal();
         let reply = self
             .replicate(caller, op)
@@ -286,6 +322,16 @@ impl Api {
             Some(outcome) => Ok((self.header_at(reply.revision), outcome)),
             None => Err(ApiError::UnexpectedReply),
         }
+    }
+
+    /// What a proposal is made of stays in memory until it is answered.
+    fn hold_proposal(&self, caller: &Caller, op: &Op) -> Result<Option<Held>, ApiError> {
+        let bytes = op.encoded_len();
+        if bytes <= SMALL_PROPOSAL_BYTES {
+            return Ok(None);
+        }
+        let held = self.bytes.take(&caller.client(), bytes);
+        held.map(Some).ok_or(ApiError::TooManyRequests)
     }
 
     /// A proposal that was overtaken by a change of users or roles is checked and made again: it had no effect.
@@ -309,23 +355,40 @@ impl Api {
         Ok(reply)
     }
 
-    /// Reads `ranges` from the local store. Where that takes long, it holds up nothing else on this thread, and few do
-    /// so at once: each holds its whole answer in memory.
+    /// Reads `ranges` from the local store, for `client`, whose answer counts as its own until it has taken it. Where that
+    /// takes long, it holds up nothing else on this thread, and few do so at once.
     async fn read<T>(
         &self,
+        client: &Client,
         ranges: &[&RangeRequest],
         read: impl FnOnce(&Store) -> Result<T, ReadError>,
-    ) -> Result<T, ApiError> {
+    ) -> Result<(T, Option<Held>), ApiError> {
         let store = self.node.store();
-        if !ranges.iter().any(|range| store.is_large(range)) {
-            return Ok(read(store)?);
+        let deadline = Instant::now() + self.node.timeouts().request;
+        let quick: Option<u64> = ranges.iter().map(|range| store.quick_bytes(range)).sum();
+        let hold = async |bytes: u64| {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            if bytes <= SMALL_ANSWER_BYTES {
+                return Ok(None);
+            }
+            // A single answer may be larger than any share: then it is the client's only one.
+            let held = self
+                .bytes
+                .take_until(deadline, client, bytes.min(self.bytes.each()));
+            held.await.map(Some).ok_or(ApiError::TooManyRequests)
+        };
+        if let Some(bytes) = quick {
+            let held = hold(bytes).await?;
+            return Ok((read(store)?, held));
         }
-        let place = self.large_reads.acquire();
-        let place = tokio::time::timeout(self.node.timeouts().request, place).await;
+        let bytes =
+            tokio::task::block_in_place(|| ranges.iter().map(|range| store.answer_bytes(range)).sum());
+        let held = hold(bytes).await?;
+        let place = tokio::time::timeout_at(deadline, self.large_reads.acquire()).await;
         let Ok(Ok(_place)) = place else {
             return Err(ApiError::TooManyRequests);
         };
-        Ok(tokio::task::block_in_place(|| read(store))?)
+        Ok((tokio::task::block_in_place(|| read(store))?, held))
     }
 
     /// Completes when a stream must end although its client goes on, and says why.

@@ -4,6 +4,7 @@
 //! The secret of a token never comes here: whoever asks for one makes it, and sends its hash.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::agent::v1::trust_server::Trust;
 use proto::agent::v1::{
@@ -12,6 +13,7 @@ use proto::agent::v1::{
     RevokeTokenRequest, RevokeTokenResponse, TokenInfo, token_info,
 };
 use proto::replicated::request::Op;
+use proto::replicated::revocation::What;
 use proto::replicated::revocation_change::Change;
 use proto::replicated::{JoinToken, Refusal, RevocationChange, reply};
 use rustls::pki_types::CertificateDer;
@@ -29,6 +31,8 @@ use crate::tls::revoked::Shown;
 
 /// How long a token may be good, in seconds.
 const LONGEST: u64 = 24 * 60 * 60;
+/// A member that is asked whether it answers may itself wait for its leader's word first.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const URL_BYTES: usize = 300;
 
 #[derive(Clone, Debug)]
@@ -116,10 +120,18 @@ impl Trust for TrustService {
         let TrustService(api) = self;
         let caller = api.admit(&request, Needs::Root).await?;
         let own = request.extensions().get::<Shown>().cloned();
-        let RevokeRequest { revoked, restore } = request.into_inner();
+        let RevokeRequest {
+            revoked,
+            restore,
+            force,
+        } = request.into_inner();
         let revocation = certificates::revocation(revoked.ok_or(ApiError::RevocationShape)?, now())?;
         api.read_index().await?;
-        let quorum = certificates::Quorum::with(&api.node, &revocation, restore);
+        let answering = match &revocation.what {
+            Some(What::Member(_)) if !restore && !force => Some(api.node.answering(ANSWER_LIMIT).await),
+            _ => None,
+        };
+        let quorum = certificates::Quorum::with(&api.node, &revocation, restore, answering.as_ref());
         let change = match restore {
             true => Change::Restore(revocation),
             false => {

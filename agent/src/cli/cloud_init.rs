@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use cloud_init::{Binary, Extras, First, Host, HostError, Joiner, Peer, Seed, UserData};
+use cloud_init::{Binary, Extras, First, Flags, Host, HostError, Joiner, Peer, Seed, UserData};
 
 use super::error::CliError;
 use super::format;
 use crate::join::ticket;
+use crate::reconciler::OnRestart;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CloudInitCommand {
@@ -54,6 +55,9 @@ pub(super) struct RenderArgs {
     /// The company whose machine it is
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     provider: String,
+    /// What becomes of its instances when the host, not only its agent, was restarted
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    on_restart: OnRestart,
     /// Listen for peers on this address only [default: every address]
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
@@ -136,7 +140,7 @@ impl RenderArgs {
 
     fn user_data(self) -> Result<Result<UserData, HostError>, CliError> {
         if self.first {
-            let first = First::new(&self.host, &self.provider, self.binary());
+            let first = First::new(&self.host, self.flags(), self.binary());
             return Ok(first.map(|first| UserData::from(&first)));
         }
         let Some(path) = &self.join_token_file else {
@@ -150,8 +154,15 @@ impl RenderArgs {
                 ticket.host, self.host
             )));
         }
-        let joiner = Joiner::new(&self.host, &self.provider, &token, self.binary());
+        let joiner = Joiner::new(&self.host, self.flags(), &token, self.binary());
         Ok(joiner.map(|joiner| UserData::from(&joiner)))
+    }
+
+    fn flags(&self) -> Flags {
+        Flags {
+            provider: self.provider.clone(),
+            rebuilds: self.on_restart == OnRestart::Rebuild,
+        }
     }
 
     fn binary(&self) -> Binary {
@@ -162,7 +173,7 @@ impl RenderArgs {
     }
 
     fn host(self) -> Result<Host, HostError> {
-        let binary = self.binary();
+        let (binary, rebuilds) = (self.binary(), self.on_restart == OnRestart::Rebuild);
         Host::new(Seed {
             name: self.host,
             provider: self.provider,
@@ -170,6 +181,7 @@ impl RenderArgs {
             cluster: Peer::parse_list(self.cluster.as_deref().unwrap_or_default())?,
             binary,
             allow_plaintext: self.allow_plaintext,
+            rebuilds,
         })
     }
 }
@@ -194,6 +206,7 @@ mod tests {
             first: false,
             join_token_file: None,
             provider: "OVH".into(),
+            on_restart: OnRestart::Rebuild,
             address: None,
             binary_url: None,
             binary_sha256: None,
@@ -219,6 +232,7 @@ mod tests {
             std::fs::write(&path, document["write_files"][0]["content"].as_str().unwrap()).unwrap();
             let arguments = arguments_from_file(&path, |_| false).unwrap();
             let line = Line::try_parse_from(std::iter::once("run".to_owned()).chain(arguments)).unwrap();
+            assert_eq!(line.run.on_restart, OnRestart::Rebuild);
             line.run.check().unwrap();
         }
     }

@@ -3,6 +3,7 @@
 
 mod file;
 mod host_settings;
+mod limits;
 mod retention;
 mod urls;
 
@@ -15,6 +16,7 @@ use thiserror::Error;
 use crate::api::{JwtOptions, JwtOptionsError, TokenOptions};
 use crate::node::Retention;
 use crate::node::identity::{InitialCluster, InitialClusterError};
+use crate::reconciler::OnRestart;
 use crate::secrets::KeyFile;
 use crate::service::ManagerChoice;
 use crate::tls::files::PemFile;
@@ -23,6 +25,7 @@ use crate::tls::server::ServerTlsFiles;
 
 pub use file::{ConfigFileError, arguments_from_file};
 pub use host_settings::{HOST_FOLDER, HostSettings};
+pub use limits::LimitArgs;
 pub use retention::AutoCompactionMode;
 pub use urls::{ListenUrl, UrlError};
 
@@ -67,6 +70,15 @@ pub struct RunArgs {
         help_heading = "Member"
     )]
     pub service_manager: ManagerChoice,
+    /// What becomes of this host's instances when the host itself, not only the agent, was restarted
+    #[arg(
+        long,
+        env = "AGENT_ON_RESTART",
+        value_enum,
+        default_value_t,
+        help_heading = "Member"
+    )]
+    pub on_restart: OnRestart,
     /// The directory that documents for the host itself see as /
     #[arg(
         long,
@@ -163,6 +175,9 @@ pub struct RunArgs {
     #[arg(long, env = "AGENT_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Clients")]
     pub watch_progress_notify_interval: u64,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// The tokens that a login gives, the same on all members: "simple", signed with a key of the cluster's own, or
     /// JSON web tokens with your keys: "jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m"; for HS256 priv-key

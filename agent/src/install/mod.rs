@@ -13,7 +13,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use cloud_init::Flags;
 
+use crate::reconciler::OnRestart;
 use files::Root;
 use plan::{BINARY, CONFIG, Init, Line, RC, RC_LOCALS, TOKEN, UNIT};
 
@@ -34,6 +36,9 @@ pub struct InstallArgs {
     /// The company whose machine it is
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// What becomes of its instances when the host, not only its agent, was restarted [default: adopt]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_restart: Option<OnRestart>,
     /// What starts programs on this host [default: what is there]
     #[arg(long, value_enum, value_name = "INIT")]
     init: Option<InitChoice>,
@@ -114,14 +119,27 @@ impl InstallArgs {
 
     /// How the member is started: as the host was told before, unless something else is said now.
     fn line(&self, root: &Root, init: Init, joins: bool) -> Result<Line> {
-        let line = Line::new(joins, self.provider.as_deref().unwrap_or_default())?;
+        let rebuilds = self.on_restart.map(|choice| choice == OnRestart::Rebuild);
+        let line = Line::new(
+            joins,
+            &Flags {
+                provider: self.provider.clone().unwrap_or_default(),
+                rebuilds: rebuilds.unwrap_or_default(),
+            },
+        )?;
         let said = joins || self.provider.is_some();
         let before = match init {
             Init::Systemd => root.read(UNIT)?,
             Init::Rc => root.read(RC)?,
         };
         let before = before.and_then(|text| Line::in_text(&text));
-        Ok(before.filter(|_| !said).unwrap_or(line))
+        Ok(match before.filter(|_| !said) {
+            Some(before) => match rebuilds {
+                Some(rebuilds) => before.with_restarts(rebuilds),
+                None => before,
+            },
+            None => line,
+        })
     }
 }
 

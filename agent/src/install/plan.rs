@@ -1,7 +1,7 @@
 //! Which files a host gets, by what starts programs there. Pure, but for the look at the disk in [`init_of`].
 
 use anyhow::bail;
-use cloud_init::HostError;
+use cloud_init::{Flags, HostError};
 
 use super::files::Root;
 use super::rc;
@@ -50,14 +50,33 @@ pub(super) fn init_of(root: &Root) -> Result<Init, anyhow::Error> {
     )
 }
 
+/// The last of the flags.
+const REBUILDS: &str = " --on-restart=rebuild";
+
 /// How the member is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line(String);
 
 impl Line {
     /// As user-data has it.
-    pub(super) fn new(joins: bool, provider: &str) -> Result<Line, HostError> {
-        cloud_init::start_line(joins, provider).map(Line)
+    pub(super) fn new(joins: bool, flags: &Flags) -> Result<Line, HostError> {
+        cloud_init::start_line(joins, flags).map(Line)
+    }
+
+    /// The same, but for what becomes of instances when the host was restarted.
+    pub(super) fn with_restarts(&self, rebuilds: bool) -> Line {
+        let line = self.0.strip_suffix(REBUILDS).unwrap_or(&self.0);
+        // What joins has the flags of `agent run` after two hyphens.
+        let line = line.strip_suffix(" --").unwrap_or(line);
+        let between = if self.joins() && !line.contains(" -- ") {
+            " --"
+        } else {
+            ""
+        };
+        Line(match rebuilds {
+            true => format!("{line}{between}{REBUILDS}"),
+            false => line.to_owned(),
+        })
     }
 
     /// Out of a unit or a script that was written before.
@@ -109,7 +128,11 @@ mod tests {
 
     #[test]
     fn a_host_is_started_as_it_was_told_before() {
-        let joins = Line::new(true, "A Provider").unwrap();
+        let of = |provider: &str, rebuilds| Flags {
+            provider: provider.into(),
+            rebuilds,
+        };
+        let joins = Line::new(true, &of("A Provider", false)).unwrap();
         assert!(joins.joins());
         for init in [Init::Systemd, Init::Rc] {
             let files = files(init, &joins);
@@ -119,11 +142,21 @@ mod tests {
                 .unwrap();
             assert_eq!(Line::in_text(&main.text), Some(joins.clone()));
         }
-        let runs = Line::new(false, "").unwrap();
+        for joins in [true, false] {
+            for provider in ["", "A Provider"] {
+                let [adopts, rebuilds] =
+                    [false, true].map(|rebuilds| Line::new(joins, &of(provider, rebuilds)).unwrap());
+                for line in [&adopts, &rebuilds] {
+                    assert_eq!(line.with_restarts(true), rebuilds);
+                    assert_eq!(line.with_restarts(false), adopts);
+                }
+            }
+        }
+        let runs = Line::new(false, &Flags::default()).unwrap();
         assert_eq!(
             runs.text(),
             "/usr/local/bin/agent run --config /etc/agent/config.yaml"
         );
-        assert!(Line::new(false, "a'b").is_err());
+        assert!(Line::new(false, &of("a'b", false)).is_err());
     }
 }

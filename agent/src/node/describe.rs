@@ -3,7 +3,7 @@
 //! Owns the answers of [`Description`] and nothing that follows from them: who starts, joins, hands over or stops
 //! for good because of one decides for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -97,6 +97,12 @@ impl Node {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().nodes().next().is_some()
+    }
+
+    /// The members that answer this one now, itself among them.
+    pub(crate) async fn answering(&self, patience: Duration) -> BTreeSet<u64> {
+        let others = self.ask_others(patience).await.into_iter();
+        others.map(|(id, _)| id).chain([self.member_id()]).collect()
     }
 
     /// Asks each of the other members, at the first of its peer URLs, all at once.

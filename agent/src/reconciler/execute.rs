@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::observe::in_incus;
+use super::observe::{birth, in_incus};
 use super::ownership;
 use super::services::{self, ActError, Hands};
 use super::step::{Change, Step, TunnelStep, body_after};
@@ -104,7 +104,8 @@ pub(crate) async fn execute(
             Step::Change { changes } => change(incus, kind, key, (target, changes)).await?,
             Step::Start => start(incus, key).await,
             Step::Stop { timeout_seconds } => stop(incus, key, *timeout_seconds).await,
-            Step::Delete { uid } => delete(incus, kind, key, (target, uid)).await?,
+            Step::Delete { uid } => delete(incus, kind, key, (target, uid, None)).await?,
+            Step::Discard { uid, birth } => delete(incus, kind, key, (target, uid, Some(birth))).await?,
             Step::Service(_) | Step::Tunnel(_) => Ok(()),
         };
         done.map_err(|source| ExecuteError::Incus {
@@ -227,7 +228,7 @@ async fn delete(
     incus: &Incus,
     kind: incus::Kind,
     key: &DesiredKey,
-    (target, uid): (&str, &str),
+    (target, uid, born): (&str, &str, Option<&str>),
 ) -> Result<Result<(), IncusError>, ExecuteError> {
     match incus.get(kind, &key.tenant, target).await {
         Ok(None) => return Ok(Ok(())),
@@ -237,7 +238,8 @@ async fn delete(
                 .object
                 .get(kind.config_field())
                 .and_then(|config| config.get(ownership::UID));
-            if has.and_then(Value::as_str) != Some(uid) {
+            let is_another = born.is_some_and(|born| birth(&live.object) != born);
+            if is_another || has.and_then(Value::as_str) != Some(uid) {
                 return Err(ExecuteError::NotTheSame);
             }
         }

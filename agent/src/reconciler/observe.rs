@@ -93,6 +93,15 @@ impl Observed {
     }
 }
 
+/// [`Object::birth`], of an object as Incus shows it.
+pub(crate) fn birth(object: &Value) -> String {
+    let uuid = object
+        .get("config")
+        .and_then(|config| config.get("volatile.uuid"));
+    let words = [object.get("created_at"), uuid].map(|word| word.and_then(Value::as_str));
+    words.map(Option::unwrap_or_default).join(" ").trim().to_owned()
+}
+
 fn aliases(image: &Value) -> impl Iterator<Item = &str> {
     let aliases = image.get("aliases").and_then(Value::as_array);
     aliases
@@ -143,6 +152,11 @@ impl Object {
             }
             _ => self.text("name").to_owned(),
         }
+    }
+
+    /// Tells an instance from every other of its name, before it and after. It may be started and changed meanwhile.
+    pub(crate) fn birth(&self) -> String {
+        birth(&self.object)
     }
 
     /// The names under which an image can be had.

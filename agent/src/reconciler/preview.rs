@@ -18,7 +18,7 @@ use super::execute::in_full;
 use super::observe::{Object, Observed, config_field, in_incus, observe};
 use super::ownership::{self, Owner};
 use super::placement::{self, Decision};
-use super::plan::{Context, ObjectPlan, Plan, maintenance, plan};
+use super::plan::{Context, NOTHING_DUE, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
@@ -168,6 +168,7 @@ impl Preview {
             may_delete: true,
             busy: &IDLE,
             held: None,
+            due: &NOTHING_DUE,
         }
     }
 

@@ -29,6 +29,11 @@ pub(crate) enum Step {
     Delete {
         uid: String,
     },
+    /// Only that very object, which is of before the restart of the host: another one is made in its place.
+    Discard {
+        uid: String,
+        birth: String,
+    },
     /// For a service or a file, which are no objects of Incus.
     Service(Act),
     /// For a tunnel.
@@ -158,6 +163,7 @@ impl Step {
             Step::Start => "start",
             Step::Stop { .. } => "stop",
             Step::Delete { .. } => "delete",
+            Step::Discard { .. } => "discard after the host's restart",
             Step::Service(act) => act.action.word(),
             Step::Tunnel(TunnelStep::Listen(_)) => "listen",
             Step::Tunnel(TunnelStep::Close) => "close",
@@ -181,6 +187,9 @@ impl fmt::Display for Step {
             Step::Start => f.write_str("start"),
             Step::Stop { timeout_seconds } => write!(f, "stop, by force after {timeout_seconds} s"),
             Step::Delete { uid } => write!(f, "delete {uid}"),
+            Step::Discard { uid, birth } => {
+                write!(f, "discard {uid} of before the host's restart, born {birth}")
+            }
             Step::Service(act) => act.fmt(f),
             Step::Tunnel(TunnelStep::Listen(spec)) => write!(f, "listen {spec}"),
             Step::Tunnel(TunnelStep::Close) => f.write_str("close"),

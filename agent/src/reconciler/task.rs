@@ -16,7 +16,8 @@ use super::engine::{Engine, Pass};
 use super::execute::in_full;
 use super::observe::{Observed, observe};
 use super::placement::{Held, Move, Moves, moves_to};
-use super::plan::{Context, Report, maintenance, plan, plan_without_incus};
+use super::plan::{Context, NOTHING_DUE, Report, maintenance, plan, plan_without_incus};
+use super::restart::Boot;
 use super::services::{Hands, Seen, Services};
 use super::status::{self, Said, Stored};
 use super::stored::{self, WriteError};
@@ -69,6 +70,7 @@ pub struct Reconciler {
     moves: watch::Sender<Vec<Move>>,
     passes: Passes,
     held: Held,
+    boot: Boot,
 }
 
 /// What starts a pass.
@@ -94,6 +96,7 @@ impl Reconciler {
         node: Node,
         hands: Hands,
         held: Held,
+        boot: Boot,
         options: &ReconcilerOptions,
         passes: Passes,
     ) -> Reconciler {
@@ -111,6 +114,7 @@ impl Reconciler {
             moves: watch::Sender::new(Vec::new()),
             passes,
             held,
+            boot,
             node,
             hands,
         }
@@ -249,18 +253,21 @@ impl Reconciler {
         self.hands.secrets.hide(&mut observed, &[desired]);
         let busy: BTreeSet<DesiredKey> = self.engine.busy().union(&attended).cloned().collect();
         let seen = self.look(desired, Some(&observed), &busy).await;
+        self.boot.look(&observed, &self.cluster, &self.host);
+        let due = self.boot.due();
         // As late as can be: all of this may have taken long.
         let mut held = self.held.now();
-        let mut planned = plan(desired, &observed, &seen, self.context(false, &busy, &held));
+        let mut planned = plan(desired, &observed, &seen, self.context(false, &busy, &held, &due));
         let mut confirmed = None;
         if planned.wants_confirmation
             && self.confirm().await
             && let Ok((desired, stored)) = self.read()
         {
             held = self.held.now();
-            planned = plan(&desired, &observed, &seen, self.context(true, &busy, &held));
+            planned = plan(&desired, &observed, &seen, self.context(true, &busy, &held, &due));
             confirmed = Some(stored);
         }
+        self.boot.planned(&planned.renewals, &busy);
         maintenance::pause(&mut planned, desired, &self.host);
         let ask_again = self.confirm_again.filter(|_| planned.wants_confirmation);
         let look_again = self.services.planned(&planned, Instant::now());
@@ -288,6 +295,7 @@ impl Reconciler {
         may_delete: bool,
         busy: &'a BTreeSet<DesiredKey>,
         held: &'a BTreeSet<DesiredKey>,
+        due: &'a BTreeMap<DesiredKey, String>,
     ) -> Context<'a> {
         Context {
             host: &self.host,
@@ -295,6 +303,7 @@ impl Reconciler {
             may_delete,
             busy,
             held: Some(held),
+            due,
         }
     }
 
@@ -346,7 +355,7 @@ impl Reconciler {
         // What is on the host itself does not wait for Incus.
         let (busy, held) = (self.engine.busy(), self.held.now());
         let seen = self.look(desired, None, &busy).await;
-        let mut planned = plan_without_incus(desired, &seen, self.context(false, &busy, &held));
+        let mut planned = plan_without_incus(desired, &seen, self.context(false, &busy, &held, &NOTHING_DUE));
         maintenance::pause(&mut planned, desired, &self.host);
         let services = self.services.planned(&planned, now);
         let pass = self.engine.pass(planned, now);
@@ -371,6 +380,7 @@ impl Reconciler {
             may_delete: false,
             busy,
             held: None,
+            due: &NOTHING_DUE,
         };
         self.services.observe(desired, incus, context).await
     }

@@ -133,6 +133,7 @@ impl Host {
             self.node.clone(),
             hands,
             Held::none(),
+            Boot::unnoticed(),
             &Self::options(),
             Metrics::new().passes(),
         );

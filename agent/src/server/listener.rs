@@ -21,9 +21,11 @@ use tower::{Service, ServiceExt};
 use super::authority::LenientAuthority;
 use super::handshakes::Handshakes;
 use super::joiners;
+use super::opening::Opening;
 use super::places::Places;
 use super::refusal;
 use super::tls::{Caller, Security};
+use crate::api::ClientAddress;
 use crate::config::ListenUrl;
 use crate::peer::JoinerAddress;
 use crate::shutdown::Shutdown;
@@ -39,8 +41,13 @@ const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES / 4;
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(5);
 /// Calls on one connection at once: etcd's clients put all their watches and leases on one.
 const STREAMS_PER_CONNECTION: u32 = 4096;
-/// A client that sends no request header within this time is dropped.
+/// A client that does not say which HTTP it speaks within this time, or sends no request's head, is dropped.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The head of a request: all names and values, in HTTP/2 as they are before they are compressed. HTTP/1.1 reads bodies by
+/// as much at a time, too.
+const HTTP1_HEAD_BYTES: usize = 64 << 10;
+const HTTP1_HEADERS: usize = 100;
+const HTTP2_HEAD_BYTES: u32 = 16 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -101,7 +108,9 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
             () = shutdown.cancelled() => break,
         };
         let Some(place) = places.take(free, address.ip()) else {
-            tracing::debug!(address = %address.ip(), "too many connections from one address");
+            if complaints.may_complain() {
+                tracing::warn!(address = %address.ip(), most = CONNECTIONS_PER_ADDRESS, "too many connections from one address");
+            }
             continue;
         };
         // Small messages, answered one by one: waiting to fill packets would only delay them.
@@ -112,11 +121,13 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
         let underway = handshake.is_some().then(|| handshakes.begin(address.ip()));
         let complaints = complaints.clone();
         let (http, router, watcher) = (http.clone(), router.clone(), connections.watcher());
+        let mut about = Extensions::new();
+        about.insert(ClientAddress(address.ip().to_canonical()));
         tokio::spawn(async move {
             let ended = match handshake.zip(underway) {
                 Some((handshake, underway)) => match handshake.accept(socket, underway).await {
-                    Ok((stream, Caller::Admitted(about, revoked, shown))) => tokio::select! {
-                        ended = speak(&http, stream, with_extensions(router, about), watcher) => ended,
+                    Ok((stream, Caller::Admitted(shows, revoked, shown))) => tokio::select! {
+                        ended = speak(&http, stream, with_extensions(router, with(about, shows)), watcher) => ended,
                         reason = revoked.until_refused(shown) => {
                             tracing::warn!(address = %address.ip(), reason, "a connection is cut");
                             Err(reason.into())
@@ -144,7 +155,7 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
                 },
                 // Whoever says nothing at all is not worth a place.
                 None => match tokio::time::timeout(HEADER_TIMEOUT, socket.readable()).await {
-                    Ok(_) => speak(&http, socket, with_extensions(router, Extensions::new()), watcher).await,
+                    Ok(_) => speak(&http, socket, with_extensions(router, about), watcher).await,
                     Err(silent) => Err(silent.into()),
                 },
             };
@@ -160,17 +171,25 @@ pub(super) async fn serve(port: Port, router: Router, shutdown: Shutdown, drain:
     }
 }
 
+fn with(mut about: Extensions, more: Extensions) -> Extensions {
+    about.extend(more);
+    about
+}
+
 /// How every port speaks HTTP.
 pub(super) fn http() -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HTTP1_HEAD_BYTES)
+        .max_headers(HTTP1_HEADERS);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(HTTP2_HEAD_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     http
@@ -206,9 +225,8 @@ where
         + 'static,
 {
     let service = TowerToHyperService::new(service);
-    let connection = http
-        .serve_connection(TokioIo::new(LenientAuthority::new(stream)), service)
-        .into_owned();
+    let stream = LenientAuthority::new(Opening::new(stream, HEADER_TIMEOUT));
+    let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
     watcher.watch(connection).await
 }
 
@@ -222,4 +240,40 @@ pub(super) fn with_extensions(
         request.extensions_mut().extend(about.clone());
         request
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// The head of a request that goes no further: HTTP/1.1 counts its time, in HTTP/2 nobody answers for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_ends_the_connection() {
+        // Settings, and the head of a frame of headers that are not sent.
+        let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x20\x01\x04\0\0\0\x01";
+        for (begun, most) in [
+            (&b"GET / HTTP/1.1\r\nx: y"[..], HEADER_TIMEOUT),
+            (http2, KEEP_ALIVE + KEEP_ALIVE_TIMEOUT),
+        ] {
+            let (mut client, server) = tokio::io::duplex(64 << 10);
+            client.write_all(begun).await.unwrap();
+            let connections = GracefulShutdown::new();
+            let start = Instant::now();
+            let service = with_extensions(Router::new(), Extensions::new());
+            let http = http();
+            let served = speak(&http, server, service, connections.watcher());
+            let ended = tokio::time::timeout(most * 2, served).await;
+            assert!(ended.is_ok(), "{} is waited for", begun.escape_ascii());
+            assert_eq!(
+                start.elapsed().as_secs(),
+                most.as_secs(),
+                "{}",
+                begun.escape_ascii()
+            );
+            drop(client);
+        }
+    }
 }

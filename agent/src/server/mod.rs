@@ -7,6 +7,7 @@ mod handshakes;
 mod joiners;
 mod listener;
 mod local;
+mod opening;
 mod places;
 mod plaintext;
 mod refusal;
@@ -37,7 +38,7 @@ use crate::operator::{Operator, Planner};
 use crate::peer::describe::Describer;
 use crate::peer::{self, Dialer, Hosts, JoinOptions, JoinServer};
 use crate::reconciler::{
-    Alive, Fencer, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler,
+    Alive, Boot, Fencer, Hands, Inventory, Mover, Preview, Reconciler, ReconcilerOptions, Scheduler,
 };
 use crate::service::{HostMachine, Manager, ManagerChoice, Supervisor};
 use crate::shutdown::Shutdown;
@@ -189,7 +190,7 @@ pub async fn run(config: RunConfig) -> Result<()> {
     background.spawn(announce(node.raft_view()));
     // A leader without an Incus of its own decides for the others.
     background.spawn(Scheduler::new(node.clone()).run(clients.clone()));
-    let mut acting = spawn_reconciler(&node, hands, hosts, &config, passes, &clients);
+    let mut acting = spawn_reconciler(&node, hands, hosts, &config, passes, &clients)?;
     if let Some(backups) = backups {
         acting.spawn(backups.run(clients.clone()));
     }
@@ -407,12 +408,20 @@ fn api_context(
             quota_bytes: config.quota_bytes,
             tokens: config.tokens.clone(),
             bcrypt_cost: config.args.bcrypt_cost,
+            max_client_bytes: count(config.args.limits.max_client_bytes),
+            max_client_watches: count(config.args.limits.max_client_watches),
+            max_leases: count(config.args.limits.max_leases),
             ..ApiOptions::default()
         },
         config.secrets(),
         metrics,
         shutdown.clone(),
     )
+}
+
+/// Flags are within what any machine counts to.
+fn count(flag: u64) -> usize {
+    usize::try_from(flag).unwrap_or(usize::MAX)
 }
 
 /// The Incus of this host; none where the member is a store only.
@@ -470,16 +479,17 @@ fn spawn_reconciler(
     config: &RunConfig,
     passes: Passes,
     shutdown: &Shutdown,
-) -> JoinSet<()> {
+) -> Result<JoinSet<()>> {
     let mut acting = JoinSet::new();
     let Some(hands) = hands else {
         tracing::info!("no Incus: a store only");
-        return acting;
+        return Ok(acting);
     };
+    let boot = Boot::notice(&config.data_dir, hands.host.boot(), config.args.on_restart)?;
     let options = reconciler_options(node, config);
     let incus = hands.incus.clone();
     let fencer = Fencer::new(node.clone(), guard(&hands, config));
-    let reconciler = Reconciler::new(node.clone(), hands, fencer.held(), &options, passes);
+    let reconciler = Reconciler::new(node.clone(), hands, fencer.held(), boot, &options, passes);
     acting.spawn(fencer.run(shutdown.clone()));
     let received = config.data_dir.join("moves");
     let mover = Mover::new(node.clone(), incus.clone(), hosts, reconciler.moves(), received);
@@ -487,7 +497,7 @@ fn spawn_reconciler(
     acting.spawn(mover.run(shutdown.clone()));
     acting.spawn(Inventory::new(node.clone(), incus.clone(), &options).run(shutdown.clone()));
     acting.spawn(Alive::new(node.clone(), incus, options).run(shutdown.clone()));
-    acting
+    Ok(acting)
 }
 
 /// As [`wind_up`], and not at all once there is nothing to wait for.

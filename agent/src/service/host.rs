@@ -19,6 +19,10 @@ const RUN_LIMIT: Duration = Duration::from_secs(100);
 /// Where a host's own programs are.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// It is a UUID.
+const BOOT_ID_BYTES_MAX: usize = 64;
+
 /// This host.
 #[derive(Clone, Debug)]
 pub struct HostMachine {
@@ -38,6 +42,16 @@ impl HostMachine {
             root: root.to_owned(),
             search_path,
         }
+    }
+
+    /// Which boot of the host this is, in the kernel's words. One whose root has no /proc runs on the kernel that this
+    /// process runs on.
+    #[must_use]
+    pub fn boot(&self) -> Option<String> {
+        let read = |path: PathBuf| fs::read_to_string(path).ok();
+        let id = read(self.locate(BOOT_ID)).or_else(|| read(PathBuf::from(BOOT_ID)))?;
+        let id = id.trim();
+        (!id.is_empty() && id.len() <= BOOT_ID_BYTES_MAX).then(|| id.to_owned())
     }
 
     /// Where a path of the machine is for this process.

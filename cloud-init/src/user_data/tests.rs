@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{UserData, render, render_first, render_joiner};
 use crate::extras::Extras;
-use crate::host::{Binary, First, Host, HostError, Joiner, Peer, Seed};
+use crate::host::{Binary, First, Flags, Host, HostError, Joiner, Peer, Seed};
 
 fn seed() -> Seed {
     let cluster = "ovh=http://10.0.0.1:2380,ionos=http://10.0.0.2:2380,liquidweb=http://10.0.0.3:2380";
@@ -22,6 +22,14 @@ fn seed() -> Seed {
             sha256: "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855".into(),
         },
         allow_plaintext: true,
+        rebuilds: false,
+    }
+}
+
+fn of(provider: &str) -> Flags {
+    Flags {
+        provider: provider.into(),
+        ..Flags::default()
     }
 }
 
@@ -80,7 +88,7 @@ fn a_host_with_an_address_and_the_binary_in_its_image() {
 fn a_machine_that_runs_already() {
     let keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample eva@example.org".to_owned()];
     let extras = Extras::new(Some("config:\n  user.made: by-preseed\n"), &keys).unwrap();
-    let joiner = || Joiner::new("ionos", "IONOS", "agent1.CAcQ", seed().binary).unwrap();
+    let joiner = || Joiner::new("ionos", of("IONOS"), "agent1.CAcQ", seed().binary).unwrap();
     let data = |joiner: &Joiner| UserData::from(joiner).with(&extras);
     let text = data(&joiner()).script();
     expect_file!["../../golden/joiner.sh"].assert_eq(&text);
@@ -92,7 +100,7 @@ fn a_machine_that_runs_already() {
     expect_test::expect![[r#"/usr/local/sbin/agent-fetch && incus admin init --preseed < /etc/agent/incus-preseed.yaml && systemctl daemon-reload && systemctl enable --now agent.service"#]].assert_eq(steps);
     for text in [
         UserData::from(&Host::new(seed()).unwrap()).script(),
-        UserData::from(&First::new("ovh", "", Binary::Present).unwrap()).script(),
+        UserData::from(&First::new("ovh", of(""), Binary::Present).unwrap()).script(),
     ] {
         assert_is_a_script(&text);
     }
@@ -172,7 +180,13 @@ fn sha256_of(path: &std::path::Path) -> String {
 #[test]
 fn a_host_that_joins() {
     let token = "agent1.CAcQ-_9x";
-    let joiner = Joiner::new("liquidweb", "Liquid Web", &format!("{token}\n"), seed().binary).unwrap();
+    let joiner = Joiner::new(
+        "liquidweb",
+        of("Liquid Web"),
+        &format!("{token}\n"),
+        seed().binary,
+    )
+    .unwrap();
     let text = render_joiner(&joiner);
     expect_file!["../../golden/joiner.yaml"].assert_eq(&text);
     let document: Value = serde_saphyr::from_str(&text).unwrap();
@@ -188,7 +202,7 @@ fn a_host_that_joins() {
         "certificates are renewed in place: {unit}"
     );
     for wrong in ["", "agent1.a'b", "a\nb"] {
-        let joiner = Joiner::new("liquidweb", "", wrong, seed().binary);
+        let joiner = Joiner::new("liquidweb", of(""), wrong, seed().binary);
         assert_eq!(joiner.unwrap_err(), HostError::Token);
     }
 }
@@ -196,7 +210,7 @@ fn a_host_that_joins() {
 /// Neither key nor certificate: its unit waits for them.
 #[test]
 fn the_first_host() {
-    let first = First::new("ovh", "OVH", seed().binary).unwrap();
+    let first = First::new("ovh", of("OVH"), seed().binary).unwrap();
     let text = render_first(&first);
     expect_file!["../../golden/first.yaml"].assert_eq(&text);
     let document: Value = serde_saphyr::from_str(&text).unwrap();
@@ -207,7 +221,43 @@ fn the_first_host() {
     assert!(unit.contains("\nExecStartPre=/bin/sh -c 'until "), "{unit}");
     assert!(document["runcmd"][0][2].as_str().unwrap().contains("--no-block"));
     assert_eq!(
-        First::new("o vh", "", seed().binary).unwrap_err(),
+        First::new("o vh", of(""), seed().binary).unwrap_err(),
         HostError::Name("o vh".into())
     );
+}
+
+/// In the settings, in the unit, and where there is no systemd.
+#[test]
+fn a_host_may_make_its_instances_anew() {
+    let flags = |provider: &str| Flags {
+        rebuilds: true,
+        ..of(provider)
+    };
+    let rebuilds = Host::new(Seed {
+        rebuilds: true,
+        ..seed()
+    });
+    let config = render(&rebuilds.unwrap());
+    assert!(config.contains("\n    on-restart: rebuild\n"), "{config}");
+    let lines = |data: UserData| {
+        let script = data.script();
+        let starts = script.lines().filter(|line| line.contains("on-restart"));
+        starts
+            .map(|line| line.trim().to_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let joiner = Joiner::new("ionos", flags("A Provider"), "agent1.CAcQ", Binary::Present).unwrap();
+    expect_test::expect![[r#"
+        ExecStart=/usr/local/bin/agent join --token-file /etc/agent/token --keep-trying -- "--provider=A Provider" --on-restart=rebuild
+        /usr/local/bin/agent install --now --join-token-file /etc/agent/token --provider "A Provider" --on-restart rebuild < /dev/null"#]].assert_eq(&lines(UserData::from(&joiner)));
+    let nameless = Joiner::new("ionos", flags(""), "agent1.CAcQ", Binary::Present).unwrap();
+    expect_test::expect![[r#"
+        ExecStart=/usr/local/bin/agent join --token-file /etc/agent/token --keep-trying -- --on-restart=rebuild
+        /usr/local/bin/agent install --now --join-token-file /etc/agent/token --on-restart rebuild < /dev/null"#]].assert_eq(&lines(UserData::from(&nameless)));
+    let first = First::new("ovh", flags(""), Binary::Present).unwrap();
+    expect_test::expect![[r#"
+        ExecStart=/usr/local/bin/agent run --config /etc/agent/config.yaml --on-restart=rebuild
+        /usr/local/bin/agent install --on-restart rebuild < /dev/null"#]]
+    .assert_eq(&lines(UserData::from(&first)));
 }

@@ -16,6 +16,8 @@ use crate::store::RangeResult;
 /// What is read without further ado, in keys and in bytes.
 const QUICK_KEYS: usize = 256;
 const QUICK_BYTES: u64 = 256 << 10;
+/// What a key without its value takes in an answer, about.
+const KEY_BYTES: u64 = 64;
 
 /// Values written by apply and not yet in the backend.
 pub(crate) type Overlay = BTreeMap<Revision, KeyValue>;
@@ -85,23 +87,43 @@ impl View<'_> {
         })
     }
 
-    /// Whether answering takes so long that others of the same thread should not wait for it.
-    pub(crate) fn is_large(&self, request: &RangeRequest) -> bool {
+    /// The bytes of what is read for an answer; `None` where that takes so long that others of the same thread should not
+    /// wait for it.
+    pub(crate) fn quick_bytes(&self, request: &RangeRequest) -> Option<u64> {
+        let (keys, bytes) = self.weigh(request, QUICK_KEYS, QUICK_BYTES);
+        (keys <= QUICK_KEYS && bytes <= QUICK_BYTES).then_some(bytes)
+    }
+
+    /// The bytes of an answer, about.
+    pub(crate) fn answer_bytes(&self, request: &RangeRequest) -> u64 {
+        if request.count_only {
+            return 0;
+        }
+        // Where it is sorted all are read, before the first ones are chosen.
+        let wanted = Order::of(request).wanted(request);
+        let (keys, bytes) = self.weigh(request, wanted, u64::MAX);
+        let beside = u64::try_from(keys).unwrap_or(u64::MAX).saturating_mul(KEY_BYTES);
+        match request.keys_only {
+            true => beside,
+            false => bytes.saturating_add(beside),
+        }
+    }
+
+    /// The keys of a range and their bytes, up to the first one beyond either bound.
+    fn weigh(&self, request: &RangeRequest, most_keys: usize, most_bytes: u64) -> (usize, u64) {
         let (mut keys, mut bytes) = (0, 0_u64);
         let at = self.readable(request.revision).unwrap_or(0);
-        let mut large = false;
         let range = KeyRange::new(&request.key, &request.range_end);
         self.index.visit(range, at, |_, visible| {
             keys += 1;
             bytes += u64::from(visible.bytes);
-            large = keys > QUICK_KEYS || bytes > QUICK_BYTES;
-            if large {
+            if keys > most_keys || bytes > most_bytes {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         });
-        large
+        (keys, bytes)
     }
 
     /// The revision at which a request that names `revision` reads.

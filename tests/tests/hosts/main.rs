@@ -3,6 +3,7 @@
 mod instances;
 mod maintenance;
 mod plans;
+mod restarts;
 mod tenants;
 mod tunnels;
 

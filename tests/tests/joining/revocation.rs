@@ -160,4 +160,20 @@ async fn a_members_certificate_is_refused_and_the_others_carry_on() {
     site.ask(0, &["cert", "revoke", "prod", "m2", "--undo"])
         .expect("taken back");
     site.serves(2).await;
+
+    // All three are members again, and one of them is down: without another nothing could be written.
+    site.hosts[2].kill();
+    let said = site
+        .ask(0, &["cert", "revoke", "prod", "m1"])
+        .expect_err("no quorum that answers");
+    assert!(
+        said.contains("1 of 3 voters would be left that answer now") && said.contains("until m2 is back"),
+        "{said}"
+    );
+    site.serves(1).await;
+    site.ask(0, &["cert", "revoke", "prod", "m1", "--force"])
+        .expect("it was said twice");
+    site.start(2);
+    site.serves(0).await;
+    site.serves(2).await;
 }

@@ -4,8 +4,8 @@
 //! takes along, `failure` what a client is told. The call itself is the one that a gRPC client makes: it goes
 //! through the same services, in this process.
 //!
-//! What it must not do: connect to anything, know what a call means, or take anything of the connection along.
-//! Who a client certificate names counts for gRPC only.
+//! What it must not do: connect to anything, know what a call means, or take anything of the connection along but the address
+//! that it comes from. Who a client certificate names counts for gRPC only.
 
 mod codec;
 mod failure;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -28,7 +28,14 @@ use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, Method as HttpMethod, Request};
 use http_body_util::BodyExt;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+
+use super::arrival;
+use super::shares::{Client, ClientAddress, Held, Shares};
+use super::status::ApiError;
 
 use codec::Transcode;
 use failure::Failure;
@@ -43,6 +50,12 @@ const JSON_EXPANSION: usize = 2;
 /// The body of a single request has to be there within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Bodies, of requests and of answers, that do not count as their client's.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+
+/// How long an answer waits for others of its client to be taken.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How much of a body that is too long is read only so that its client hears of it.
 const DISCARDED_BYTES: usize = 64 << 20;
 
@@ -53,21 +66,42 @@ const CALL_CONTENT_TYPE: (HeaderName, &str) = (
 );
 
 /// The services as a client in this process calls them.
-type Client = tonic::client::Grpc<Router>;
+type Calls = tonic::client::Grpc<Router>;
+
+/// What a call takes along.
+struct Origin {
+    metadata: MetadataMap,
+    address: Option<ClientAddress>,
+    client: Client,
+}
+
+impl Origin {
+    fn request<T>(self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata;
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(address);
+        }
+        request
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Gateway {
     methods: Arc<Methods>,
     calls: Router,
     max_body_bytes: usize,
+    bytes: Shares,
 }
 
-/// The gateway's routes. `calls` serves the gRPC calls; `max_message_bytes` is the limit on each of their messages.
-pub(super) fn routes(calls: Router, max_message_bytes: usize) -> Router {
+/// The gateway's routes. `calls` serves the gRPC calls; `max_message_bytes` is the limit on each of their messages, `bytes`
+/// what clients may have under way.
+pub(super) fn routes(calls: Router, max_message_bytes: usize, bytes: Shares) -> Router {
     let gateway = Gateway {
         methods: Arc::new(Methods::new()),
         calls,
         max_body_bytes: max_message_bytes.saturating_mul(JSON_EXPANSION),
+        bytes,
     };
     let mut routes = Router::new();
     for prefix in PREFIXES {
@@ -97,18 +131,16 @@ impl Gateway {
             return Err(Failure::call(Status::unimplemented("Method Not Allowed")));
         }
         let headers = request.headers();
-        let metadata = metadata::from_headers(headers);
+        let origin = Origin {
+            metadata: metadata::from_headers(headers),
+            address: request.extensions().get().copied(),
+            client: Client::of_connection(request.extensions()),
+        };
         let timeout = metadata::timeout(headers)?;
         let serving: BoxFuture<'_, Result<Response, Failure>> = if method.is_streaming() {
-            Box::pin(stream::serve(
-                self,
-                method,
-                metadata,
-                request.into_body(),
-                timeout,
-            ))
+            Box::pin(stream::serve(self, method, origin, request.into_body(), timeout))
         } else {
-            Box::pin(self.serve_one(method, metadata, request.into_body()))
+            Box::pin(self.serve_one(method, origin, request.into_body()))
         };
         match timeout {
             Some(timeout) => tokio::time::timeout(timeout, serving)
@@ -119,30 +151,53 @@ impl Gateway {
     }
 
     /// One message each way.
-    async fn serve_one(
-        &self,
-        method: &Method,
-        metadata: tonic::metadata::MetadataMap,
-        body: Body,
-    ) -> Result<Response, Failure> {
-        let body = self.read(body).await?;
-        let message = json::parse(&method.input, &body).map_err(Failure::call)?;
-        let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = metadata;
+    async fn serve_one(&self, method: &Method, origin: Origin, body: Body) -> Result<Response, Failure> {
+        let message = self.read(&method.input, &origin, body).await?;
+        let client = origin.client.clone();
+        let request = origin.request(message);
         let answer = self
-            .client()
+            .calls()
             .unary(request, method.path.clone(), Transcode::to(&method.output))
             .await
             .map_err(Failure::call)?;
         let body = json::print(answer.get_ref()).map_err(Failure::call)?;
+        let held = self.hold(ANSWER_PATIENCE, &client, body.len().min(self.bytes.each()));
+        let held = held.await?;
         let headers = [CALL_CONTENT_TYPE, (CONTENT_TYPE, "application/json")];
-        Ok((headers, body).into_response())
+        let mut response = (headers, body).into_response();
+        if let Some(held) = held {
+            response.extensions_mut().insert(Arc::new(held));
+        }
+        Ok(arrival::leaving(response))
     }
 
-    async fn read(&self, body: Body) -> Result<Bytes, Failure> {
+    /// What is small is bounded by the number of calls alone.
+    async fn hold(&self, patience: Duration, client: &Client, bytes: usize) -> Result<Option<Held>, Failure> {
+        if bytes <= SMALL_BODY_BYTES {
+            return Ok(None);
+        }
+        let held = self.bytes.take_until(Instant::now() + patience, client, bytes);
+        held.await
+            .map(Some)
+            .ok_or_else(|| Failure::call(ApiError::TooManyRequests.into()))
+    }
+
+    /// The message in a body.
+    async fn read(
+        &self,
+        kind: &MessageDescriptor,
+        origin: &Origin,
+        body: Body,
+    ) -> Result<DynamicMessage, Failure> {
+        let longest = body
+            .size_hint()
+            .upper()
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        let longest = longest.unwrap_or(usize::MAX).min(self.max_body_bytes);
+        let _held = self.hold(Duration::ZERO, &origin.client, longest).await?;
         let reading = read_to_the_end(body, self.max_body_bytes);
         match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-            Ok(Some(body)) => Ok(body),
+            Ok(Some(body)) => json::parse(kind, &body).map_err(Failure::call),
             Ok(None) => Err(Failure::call(Status::resource_exhausted(format!(
                 "the body was cut off, or is longer than {} bytes",
                 self.max_body_bytes
@@ -154,9 +209,9 @@ impl Gateway {
         }
     }
 
-    fn client(&self) -> Client {
+    fn calls(&self) -> Calls {
         // What the services answer is theirs to bound.
-        Client::new(self.calls.clone()).max_decoding_message_size(usize::MAX)
+        Calls::new(self.calls.clone()).max_decoding_message_size(usize::MAX)
     }
 }
 

@@ -15,37 +15,34 @@ use http::header::CONTENT_TYPE;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
 use super::codec::Transcode;
 use super::failure::Failure;
 use super::methods::Method;
 use super::splitter::{SplitError, Splitter};
-use super::{CALL_CONTENT_TYPE, Gateway, deadline_exceeded, json};
+use super::{CALL_CONTENT_TYPE, Gateway, Origin, deadline_exceeded, json};
 
 /// Makes the call. The response begins with the first answer, so that a call that fails before has a status of
 /// its own. `timeout` is for all of the stream.
 pub(super) async fn serve(
     gateway: &Gateway,
     method: &Method,
-    metadata: MetadataMap,
+    origin: Origin,
     body: Body,
     timeout: Option<Duration>,
 ) -> Result<Response, Failure> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let (path, codec) = (method.path.clone(), Transcode::to(&method.output));
-    let mut client = gateway.client();
+    let mut calls = gateway.calls();
     let (answers, fault) = if method.client_streams {
         let (messages, fault) = messages(&method.input, body, gateway.max_body_bytes);
-        let mut request = tonic::Request::new(messages);
-        *request.metadata_mut() = metadata;
-        (client.streaming(request, path, codec).await, Some(fault))
+        let request = origin.request(messages);
+        (calls.streaming(request, path, codec).await, Some(fault))
     } else {
-        let message = json::parse(&method.input, &gateway.read(body).await?).map_err(Failure::call)?;
-        let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = metadata;
-        (client.server_streaming(request, path, codec).await, None)
+        let message = gateway.read(&method.input, &origin, body).await?;
+        let request = origin.request(message);
+        (calls.server_streaming(request, path, codec).await, None)
     };
     let mut answers = Answers {
         messages: answers.map_err(Failure::stream)?.into_inner(),

@@ -9,6 +9,8 @@ mod stream;
 
 use std::sync::Arc;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use proto::etcdserverpb::watch_server::Watch;
 use proto::etcdserverpb::{WatchRequest, WatchResponse};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +24,7 @@ pub(super) struct WatchService(pub(super) Arc<Api>);
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(
         &self,
@@ -31,6 +33,8 @@ impl Watch for WatchService {
         let WatchService(api) = self;
         let caller = api.admit(&request, Needs::Anyone).await?;
         let answers = stream::start(api.clone(), caller, request.into_inner());
-        Ok(Response::new(ReceiverStream::new(answers)))
+        // What an answer held is given back when it is taken.
+        let answers = ReceiverStream::new(answers).map(|(answer, _held)| answer);
+        Ok(Response::new(answers.boxed()))
     }
 }

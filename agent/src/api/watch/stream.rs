@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use prost::Message;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
 use raft_store::auth::Auth;
@@ -20,6 +21,7 @@ use tonic::{Status, Streaming};
 use super::session::{Limits, Session, Sweep, Ticket};
 use crate::api::Api;
 use crate::api::interceptor::Caller;
+use crate::api::shares::{Client, Held};
 use crate::api::status::{self, ApiError};
 use crate::telemetry::StreamGauge;
 
@@ -29,14 +31,20 @@ const QUEUE: usize = 8;
 /// How long a request for progress waits before it looks again whether all watches have caught up.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);
 
-type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
+/// Answers below this size are bounded by their number alone.
+const SMALL_ANSWER_BYTES: usize = 16 << 10;
+
+/// What is sent, and what it holds until it is taken.
+pub(super) type Answer = (Result<WatchResponse, Status>, Option<Held>);
+
+type Answers = mpsc::Sender<Answer>;
 
 /// Starts the task. It ends when the client goes away, or with a status.
 pub(super) fn start(
     api: Arc<Api>,
     caller: Caller,
     requests: Streaming<WatchRequest>,
-) -> mpsc::Receiver<Result<WatchResponse, Status>> {
+) -> mpsc::Receiver<Answer> {
     let (answers, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(run(api, caller, requests, answers));
     receiver
@@ -56,7 +64,7 @@ async fn run(api: Arc<Api>, caller: Caller, requests: Streaming<WatchRequest>, a
         error = api.stream_must_end(&caller) => error.into(),
         () = gone.closed() => return,
     };
-    last_word.send(Err(status));
+    last_word.send((Err(status), None));
 }
 
 /// Why a stream is over.
@@ -76,6 +84,7 @@ struct Woken {
     ticket: Ticket,
     watcher: Watcher,
     nudge: Arc<Notify>,
+    place: Held,
     why: Why,
 }
 
@@ -88,6 +97,8 @@ enum Why {
 struct WatchStream {
     api: Arc<Api>,
     caller: Caller,
+    /// Whose watches these are, as far as is known.
+    client: Client,
     /// The users and roles that all watches were last checked against.
     checked: Arc<Auth>,
     requests: Streaming<WatchRequest>,
@@ -105,6 +116,8 @@ struct Parked {
     ticket: Ticket,
     watcher: Watcher,
     nudge: Arc<Notify>,
+    /// Among its client's watches, until it ends.
+    place: Held,
 }
 
 impl WatchStream {
@@ -125,6 +138,7 @@ impl WatchStream {
             parked: None,
             progress_asked: false,
             checked: api.node.store().auth(),
+            client: caller.client(),
             api,
             caller,
             requests,
@@ -197,6 +211,12 @@ impl WatchStream {
             Ok(opened_by) => opened_by,
             Err(error) => return self.send(Session::denied(error, revision)).await,
         };
+        self.client = self.caller.client_as(opened_by.as_ref());
+        let Some(place) = self.api.watches.take(&self.client, 1) else {
+            return self
+                .send(Session::denied(ApiError::TooManyWatches, revision))
+                .await;
+        };
         let opened = match self.session.create(&request, opened_by, revision) {
             Ok(opened) => opened,
             Err(refused) => return self.send(*refused).await,
@@ -212,6 +232,7 @@ impl WatchStream {
             ticket: opened.ticket,
             watcher,
             nudge: opened.nudge,
+            place,
         });
         Ok(())
     }
@@ -241,6 +262,7 @@ impl WatchStream {
             ticket,
             mut watcher,
             nudge,
+            place,
         } = parked;
         self.waiting.push(Box::pin(async move {
             // Receiving may be given up at any point where it waits: nothing is in its hands there.
@@ -253,6 +275,7 @@ impl WatchStream {
                 ticket,
                 watcher,
                 nudge,
+                place,
                 why,
             }
         }));
@@ -263,6 +286,7 @@ impl WatchStream {
             ticket,
             watcher,
             nudge,
+            place,
             why,
         } = woken;
         match why {
@@ -285,6 +309,7 @@ impl WatchStream {
                 ticket,
                 watcher,
                 nudge,
+                place,
             };
             match &mut self.parked {
                 Some(all) => all.push(parked),
@@ -331,10 +356,21 @@ impl WatchStream {
             header: self.api.header_at(revision),
             ..response
         };
-        self.answers
-            .send(Ok(response))
-            .await
-            .map_err(|_| Ended::ClientGone)
+        let bytes = response.encoded_len();
+        let held = match bytes <= SMALL_ANSWER_BYTES {
+            true => None,
+            false => {
+                let held = self.api.bytes.take_some(&self.client, bytes);
+                if held.is_none() {
+                    // One at a time, then: a client that takes its answers gets on, whatever others leave lying.
+                    let empty = self.answers.reserve_many(QUEUE - 1).await;
+                    drop(empty.map_err(|_| Ended::ClientGone)?);
+                }
+                held
+            }
+        };
+        let sent = self.answers.send((Ok(response), held)).await;
+        sent.map_err(|_| Ended::ClientGone)
     }
 }
 

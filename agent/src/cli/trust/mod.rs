@@ -35,11 +35,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its\n\
-                  certificates and settings: copy it to /etc/agent there, and start\n\
-                  `agent run --config /etc/agent/config.yaml`. Here the cluster is a context of its name, which\n\
-                  commands use at once where there was none (`agentctl context`).\n\
-                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to\n\
+    after_help = "Makes the cluster's authority, a certificate for you, and for each host a folder with its \
+                  certificates and settings: copy it to /etc/agent there, and start \
+                  `agent run --config /etc/agent/config.yaml`. Here the cluster is a context of its name, which \
+                  commands use at once where there was none (`agentctl context`).\n\n\
+                  ca.key stays here, and is all that others need to be any host: back it up, and keep it to \
                   yourself.\n\n\
                   Example:\n  agentctl cluster init prod --host ovh=51.0.0.10 --host ionos=82.0.0.20 --host liquidweb=67.0.0.30"
 )]
@@ -88,7 +88,7 @@ pub(super) enum CertCommand {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Beside what is in the cluster's folder its members are asked what they show: they renew their own. FROM says where\n\
+    after_help = "Beside what is in the cluster's folder its members are asked what they show: they renew their own. FROM says where \
                   each came from: a file of the folder, or its member.\n\n\
                   Examples:\n  agentctl cert list prod\n  agentctl cert list prod --offline"
 )]
@@ -105,7 +105,7 @@ pub(super) struct ListArgs {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Those that have passed two thirds of their life are renewed, or those of the hosts that are named. Copy them to\n\
+    after_help = "Those that have passed two thirds of their life are renewed, or those of the hosts that are named. Copy them to \
                   their hosts as before: members take them up without a restart.\n\n\
                   Examples:\n  agentctl cert renew prod\n  agentctl cert renew prod --host ovh"
 )]

@@ -15,9 +15,11 @@ use crate::tls::about::About;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "WHOM is a certificate's file (FILE.pem), a host (all certificates of its member, also new ones), or client:NAME (all of\n\
-                  that client). Connections that are open are cut, and it lasts: until --undo. Whose machine was stolen had the\n\
-                  members' issuer on it: replace the authority, too (agentctl cert rotate).\n\n\
+    after_help = "WHOM is a certificate's file (FILE.pem), a host (all certificates of its member, also new ones), or client:NAME \
+                  (all of that client). Connections that are open are cut, and it lasts: until --undo. Whose machine was \
+                  stolen had the members' issuer on it: replace the authority, too (agentctl cert rotate).\n\n\
+                  A host is refused whose revocation would leave no quorum, or none that answers the member that is asked: \
+                  nothing could be written then.\n\n\
                   Examples:\n  agentctl cert revoke prod eva.pem\n  agentctl cert revoke prod client:eva\n  agentctl cert revoke prod ovh\n  \
                   agentctl cert revoke prod ovh --undo"
 )]
@@ -31,6 +33,9 @@ pub(in crate::cli) struct RevokeArgs {
     /// They are accepted again
     #[arg(long)]
     undo: bool,
+    /// Of a host: also when too few of the other voters answer now
+    #[arg(long, conflicts_with = "undo")]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -53,6 +58,7 @@ impl RevokeArgs {
         let request = RevokeRequest {
             revoked: Some(revoked.clone()),
             restore: self.undo,
+            force: self.force,
         };
         let answer = session.client.revoke_certificates(request).await?;
         format::write(text(&revoked, self.undo, &answer, &self.cluster).as_bytes())

@@ -30,10 +30,10 @@ const APPROVAL: &str = "approval.pem";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Three steps, in this order: trust, issue, forget. Each hands every member what it needs over\n\
-                  TLS, waits until all have it in force, and says what comes next; given again it does nothing\n\
-                  twice. No request fails meanwhile. What the former authority has issued is good until the last\n\
-                  step is done. The way to the members is taken from the cluster's folder, where no option says\n\
+    after_help = "Three steps, in this order: trust, issue, forget. Each hands every member what it needs over \
+                  TLS, waits until all have it in force, and says what comes next; given again it does nothing \
+                  twice. No request fails meanwhile. What the former authority has issued is good until the last \
+                  step is done. The way to the members is taken from the cluster's folder, where no option says \
                   otherwise.\n\n\
                   Examples:\n  agentctl cert rotate prod trust\n  agentctl cert rotate prod issue\n  agentctl cert rotate prod forget"
 )]

@@ -170,7 +170,7 @@ fn is_placed(view: View<'_>, key: &DesiredKey, wanted: &Wanted) -> bool {
 }
 
 /// The host that the instance moves to.
-fn moving_to<'a>(view: View<'a>, key: &DesiredKey) -> Option<&'a str> {
+pub(super) fn moving_to<'a>(view: View<'a>, key: &DesiredKey) -> Option<&'a str> {
     let bound = view.desired.bindings.get(key)?;
     bound
         .binding
@@ -229,7 +229,7 @@ fn leaving(wanted: &Wanted, object: &Object, to: &str) -> ObjectPlan {
 }
 
 /// What cannot be read may say so.
-fn is_protected(claim: &Claim) -> bool {
+pub(super) fn is_protected(claim: &Claim) -> bool {
     claim
         .applied
         .as_ref()

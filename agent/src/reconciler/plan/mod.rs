@@ -14,6 +14,7 @@ mod meaning;
 mod records;
 mod references;
 mod remove;
+mod renewal;
 mod tenancy;
 mod tunnels;
 
@@ -27,6 +28,7 @@ use super::ownership::{self, Owner};
 use super::services::{self, Seen};
 use super::step::{Step, in_words};
 use crate::document::{BUILTIN, DEFAULT_TENANT, DesiredKey, Kind, Phase};
+pub(crate) use renewal::Renewal;
 
 /// What planning needs to know beside the two views.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +42,12 @@ pub(crate) struct Context<'a> {
     pub(crate) busy: &'a BTreeSet<DesiredKey>,
     /// The fenced instances that may run here now. `None`: plans for people, who are told what is to be, not when.
     pub(crate) held: Option<&'a BTreeSet<DesiredKey>>,
+    /// The instances that a restart of the host has made due to be made anew, as they were born.
+    pub(crate) due: &'a BTreeMap<DesiredKey, String>,
 }
+
+/// What is due where no restart of the host is to be thought of.
+pub(crate) static NOTHING_DUE: BTreeMap<DesiredKey, String> = BTreeMap::new();
 
 /// The steps for every object, in the order of kinds.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) objects: BTreeMap<DesiredKey, ObjectPlan>,
     /// Something would be deleted if the view were confirmed: worth confirming it and planning again.
     pub(crate) wants_confirmation: bool,
+    /// What becomes of each instance that is due.
+    pub(crate) renewals: BTreeMap<DesiredKey, Renewal>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +102,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
             context,
             planned: &plan.objects,
         };
-        let made = match (desired.documents.get(key), observed.objects.get(key)) {
+        let mut made = match (desired.documents.get(key), observed.objects.get(key)) {
             (Some(wanted), _) if in_incus(key.kind).is_none() => records::plan(view, key, wanted),
             (Some(wanted), object) => keep::plan(view, key, wanted, object),
             (None, Some(object)) => match view.owner(key, object) {
@@ -104,6 +113,10 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
             },
             (None, None) => None,
         };
+        if let Some(birth) = context.due.get(key) {
+            let renewal = renewal::renew(view, key, birth, &mut made);
+            plan.renewals.insert(key.clone(), renewal);
+        }
         if let Some(mut made) = made {
             made.target = observed
                 .objects
@@ -113,6 +126,13 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
             plan.objects.insert(key.clone(), made);
         }
     }
+    for key in context.due.keys() {
+        plan.renewals.entry(key.clone()).or_insert(Renewal::Done);
+    }
+    plan.wants_confirmation = plan
+        .renewals
+        .values()
+        .any(|renewal| !context.may_delete && *renewal != Renewal::Done);
     let owned = observed
         .objects
         .iter()
@@ -136,7 +156,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, seen: &Seen, context:
 pub(crate) fn plan_without_incus(desired: &Desired, seen: &Seen, context: Context<'_>) -> Plan {
     let mut plan = Plan {
         objects: services::plan(desired, seen, context),
-        wants_confirmation: false,
+        ..Plan::default()
     };
     plan.objects
         .extend(tunnels::plan(desired, &seen.tunnels, context));

@@ -3,6 +3,7 @@
 mod hosts;
 mod kinds;
 mod placement;
+mod renewal;
 mod tenants;
 mod tunnels;
 
@@ -27,6 +28,7 @@ struct Host {
     busy: BTreeSet<DesiredKey>,
     /// The fenced instances that may run here.
     held: BTreeSet<DesiredKey>,
+    due: BTreeMap<DesiredKey, String>,
     seen: Seen,
 }
 
@@ -41,6 +43,7 @@ impl Host {
             may_delete: true,
             busy: BTreeSet::new(),
             held: BTreeSet::new(),
+            due: BTreeMap::new(),
             seen: Seen::default(),
         }
         .with(Kind::Incus, json!({"config": {}}))
@@ -148,6 +151,7 @@ impl Host {
             may_delete: self.may_delete,
             busy: &self.busy.clone(),
             held: Some(&self.held.clone()),
+            due: &self.due.clone(),
         };
         plan(&self.read(), &observed, &self.seen.clone(), context)
     }

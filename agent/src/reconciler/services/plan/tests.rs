@@ -8,7 +8,7 @@ use expect_test::expect_file;
 use super::*;
 use crate::document::{key, parse};
 use crate::reconciler::desired::{Parser, StoredText};
-use crate::reconciler::plan::Plan;
+use crate::reconciler::plan::{NOTHING_DUE, Plan};
 use crate::reconciler::services::{footprint, meaning};
 use crate::service::{Activity, FileFound, Loaded, Supervised, Supervisor};
 
@@ -19,6 +19,7 @@ const CONTEXT: Context<'_> = Context {
     may_delete: true,
     busy: &IDLE,
     held: None,
+    due: &NOTHING_DUE,
 };
 
 /// One host and what is on it; what is planned may be made so.
