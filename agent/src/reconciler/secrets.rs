@@ -238,7 +238,11 @@ impl Secrets {
                         Arc::make_mut(file).content = Content::Plain(value.0.to_vec());
                     }
                 }
-                Step::Start | Step::Stop { .. } | Step::Delete { .. } | Step::Tunnel(_) => {}
+                Step::Start
+                | Step::Stop { .. }
+                | Step::Delete { .. }
+                | Step::Discard { .. }
+                | Step::Tunnel(_) => {}
             }
         }
         Ok(revealed)
