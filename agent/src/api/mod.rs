@@ -118,6 +118,8 @@ pub struct ApiOptions {
     pub quota_bytes: u64,
     /// What clients that have logged in show instead of their password.
     pub tokens: TokenOptions,
+    /// What secrets are sealed with; `None`: none is taken.
+    pub secrets: Option<KeyFile>,
     /// How much work bcrypt makes of a password: 2 to the power of this.
     pub bcrypt_cost: u32,
 }
@@ -136,6 +138,7 @@ impl Default for ApiOptions {
             tokens: TokenOptions::Simple {
                 ttl: Duration::from_secs(300),
             },
+            secrets: None,
             bcrypt_cost: 10,
         }
     }
@@ -156,8 +159,6 @@ pub struct ApiContext {
     /// This member's certificates; `None`: members speak plaintext.
     pub tls: Option<OwnTls>,
     pub options: ApiOptions,
-    /// What secrets are sealed with; `None`: none is taken.
-    pub secrets: Option<KeyFile>,
     pub metrics: Metrics,
     /// Once cancelled, streams end; the caller closes the listener.
     pub shutdown: Shutdown,
@@ -170,7 +171,6 @@ impl ApiContext {
         hosts: Hosts,
         tls: Option<OwnTls>,
         options: ApiOptions,
-        secrets: Option<KeyFile>,
         metrics: Metrics,
         shutdown: Shutdown,
     ) -> ApiContext {
@@ -179,7 +179,6 @@ impl ApiContext {
             hosts,
             tls,
             options,
-            secrets,
             metrics,
             shutdown,
         }
@@ -254,7 +253,6 @@ impl Api {
             hosts,
             tls,
             options,
-            secrets,
             metrics,
             shutdown,
         } = context;
@@ -269,7 +267,7 @@ impl Api {
             headers,
             tokens: Tokens::new(&options.tokens),
             passwords: Passwords::new(options.bcrypt_cost),
-            sealing: Sealing::new(secrets),
+            sealing: Sealing::new(options.secrets.clone()),
             bytes: Shares::new(client_bytes.saturating_mul(SHARES), client_bytes),
             watches: Shares::new(
                 options.max_client_watches.saturating_mul(SHARES),

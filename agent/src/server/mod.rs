@@ -407,13 +407,13 @@ fn api_context(
             progress_notify_interval: Duration::from_secs(config.args.watch_progress_notify_interval),
             quota_bytes: config.quota_bytes,
             tokens: config.tokens.clone(),
+            secrets: config.secrets(),
             bcrypt_cost: config.args.bcrypt_cost,
             max_client_bytes: count(config.args.limits.max_client_bytes),
             max_client_watches: count(config.args.limits.max_client_watches),
             max_leases: count(config.args.limits.max_leases),
             ..ApiOptions::default()
         },
-        config.secrets(),
         metrics,
         shutdown.clone(),
     )
