@@ -18,7 +18,7 @@ use super::format::columns::columns;
 use super::format::{self, Format};
 use super::people::cluster::{as_json, grant, revoke, say, table};
 use super::people::{self, Level, People, Reach};
-use crate::document::{DEFAULT_TENANT, DesiredKey, Kind};
+use crate::document::{DEFAULT_TENANT, DesiredKey, Kind, SecretKey, parse_secret_key, secret_prefix};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TenantCommand {
@@ -42,7 +42,7 @@ pub(super) enum TenantCommand {
     Revoke(RevokeArgs),
     /// Delete a tenant, and its roles; its users stay
     #[command(
-        after_help = "A tenant that has documents is kept, unless --confirm says that they go with it, and what they made.\n\n\
+        after_help = "A tenant that has documents or secrets is kept, unless --confirm says that they go with it, and what they made.\n\n\
                       Example:\n  agentctl tenant delete shop"
     )]
     Delete(DeleteArgs),
@@ -290,19 +290,27 @@ impl DeleteArgs {
         // Who may not see the roles may not delete them: told before anything is gone.
         let roles = people::roles(&session.client).await?;
         let stored = read(session, &self.tenant).await?;
-        let listing =
-            documents::list(&session.client, &[&format!("/tenants/{}/desired/", self.tenant)]).await?;
+        let desired = format!("/tenants/{}/desired/", self.tenant);
+        let prefixes = [desired.as_str(), &secret_prefix(&self.tenant)];
+        let listing = documents::list(&session.client, &prefixes).await?;
         let mut all: Vec<Option<Stored>> = documents::stored(&listing.kvs, &Selection::default())
             .into_iter()
             .map(Some)
             .collect();
+        // Whoever has the name next would have them.
+        let secrets: Vec<SecretKey> = listing
+            .kvs
+            .iter()
+            .filter_map(|kv| parse_secret_key(std::str::from_utf8(&kv.key).ok()?))
+            .collect();
         let has_roles = Level::ALL.iter().any(|level| roles.contains(&reach.role(*level)));
-        if stored.is_none() && all.is_empty() && !has_roles {
+        if stored.is_none() && all.is_empty() && secrets.is_empty() && !has_roles {
             return Err(unknown(&self.tenant));
         }
-        if !all.is_empty() && !self.confirm {
+        if !(all.is_empty() && secrets.is_empty()) && !self.confirm {
+            let has = counted(&all, secrets.len());
             return Err(
-                CliError::failed(format!("tenant {} has {}", self.tenant, counted(&all)))
+                CliError::failed(format!("tenant {} has {has}", self.tenant))
                     .hint("nothing was changed; --confirm deletes them too, and what they made"),
             );
         }
@@ -316,6 +324,11 @@ impl DeleteArgs {
                 expected: Some(stored.revision),
                 write: Write::Delete,
             })
+            .chain(secrets.iter().map(|secret| Step {
+                key: secret.key(),
+                expected: None,
+                write: Write::Delete,
+            }))
             .collect();
         let revision = match steps.as_slice() {
             [] => listing.revision,
@@ -340,7 +353,7 @@ impl DeleteArgs {
 }
 
 /// "2 instances, 1 profile".
-fn counted(all: &[Option<Stored>]) -> String {
+fn counted(all: &[Option<Stored>], secrets: usize) -> String {
     let mut kinds: Vec<Kind> = all.iter().flatten().map(|stored| stored.key.kind).collect();
     kinds.sort_unstable();
     let words = kinds
@@ -350,6 +363,12 @@ fn counted(all: &[Option<Stored>]) -> String {
             [kind, ..] => format!("{} {}", kinds.len(), kind.plural()),
             [] => String::new(),
         });
+    let secrets = match secrets {
+        0 => None,
+        1 => Some("1 secret".to_owned()),
+        count => Some(format!("{count} secrets")),
+    };
+    let words = words.chain(secrets);
     words.collect::<Vec<_>>().join(", ")
 }
 
