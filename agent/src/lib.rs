@@ -30,3 +30,4 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
 pub mod tunnel;
+mod written_through;

@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use raft_store::Revocations;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
 use super::holder::Holder;
+use crate::written_through::written_through;
 
 /// Cloneable; all clones learn at once.
 #[derive(Clone, Debug)]
@@ -97,20 +98,20 @@ fn reason(revocations: &Revocations, shown: &Shown) -> Option<String> {
 
 /// A connection that ends when what its other side has shown is revoked.
 pub struct Heeding<S> {
-    stream: S,
+    socket: S,
     refused: Pin<Box<dyn Future<Output = String> + Send + Sync>>,
 }
 
 impl<S: std::fmt::Debug> std::fmt::Debug for Heeding<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Heeding").field(&self.stream).finish()
+        f.debug_tuple("Heeding").field(&self.socket).finish()
     }
 }
 
 impl<S> Heeding<S> {
-    pub fn new(stream: S, revoked: Revoked, shown: Shown) -> Heeding<S> {
+    pub fn new(socket: S, revoked: Revoked, shown: Shown) -> Heeding<S> {
         Heeding {
-            stream,
+            socket,
             refused: Box::pin(revoked.until_refused(shown)),
         }
     }
@@ -128,35 +129,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heeding<S> {
             this.refused = Box::pin(std::future::ready(reason.clone()));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
         }
-        Pin::new(&mut this.stream).poll_read(context, buffer)
+        Pin::new(&mut this.socket).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heeding<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
+written_through!(Heeding);
 
 #[cfg(test)]
 mod tests {
