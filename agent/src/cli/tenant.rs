@@ -304,15 +304,14 @@ impl DeleteArgs {
             .filter_map(|kv| parse_secret_key(std::str::from_utf8(&kv.key).ok()?))
             .collect();
         let has_roles = Level::ALL.iter().any(|level| roles.contains(&reach.role(*level)));
-        if stored.is_none() && all.is_empty() && secrets.is_empty() && !has_roles {
+        let has_any = !all.is_empty() || !secrets.is_empty();
+        if stored.is_none() && !has_any && !has_roles {
             return Err(unknown(&self.tenant));
         }
-        if !(all.is_empty() && secrets.is_empty()) && !self.confirm {
+        if has_any && !self.confirm {
             let has = counted(&all, secrets.len());
-            return Err(
-                CliError::failed(format!("tenant {} has {has}", self.tenant))
-                    .hint("nothing was changed; --confirm deletes them too, and what they made"),
-            );
+            return Err(CliError::failed(format!("tenant {} has {has}", self.tenant))
+                .hint("nothing was changed; --confirm deletes them too, and what they made"));
         }
         all.push(stored);
         refuse_protected(&all)?;
