@@ -47,11 +47,17 @@ pub(super) fn renew(view: View<'_>, key: &DesiredKey, birth: &str, plan: &mut Op
         Ok(document) => document,
         Err(why) => return Renewal::Never(why),
     };
-    if let Some(waits) = references::waits_for(view, document) {
+    if let Some(waits) = waits_for(view, key, document) {
         return Renewal::Later(waits);
     }
     *plan = Some(anew(view, object, &claim, (wanted, document)));
     Renewal::Now
+}
+
+/// What is missing to make it anew: a secret, too, without which it would be gone and could not be made.
+fn waits_for(view: View<'_>, key: &DesiredKey, document: &Document) -> Option<String> {
+    let secret = view.desired.waiting.get(key).cloned();
+    secret.or_else(|| references::waits_for(view, document))
 }
 
 /// The document that the instance can be made from, or why it is not made anew.

@@ -33,6 +33,8 @@ struct Host {
     /// The fenced instances that may run here.
     held: BTreeSet<DesiredKey>,
     due: BTreeMap<DesiredKey, String>,
+    /// What waits for a secret, and the word for it.
+    waiting: BTreeMap<DesiredKey, String>,
     seen: Seen,
 }
 
@@ -48,6 +50,7 @@ impl Host {
             busy: BTreeSet::new(),
             held: BTreeSet::new(),
             due: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             seen: Seen::default(),
         }
         .with(Kind::Incus, json!({"config": {}}))
@@ -144,7 +147,10 @@ impl Host {
                 created_revision: *created_revision,
                 revision: *revision,
             });
-        self.parser.read(self.revision, texts)
+        Desired {
+            waiting: self.waiting.clone(),
+            ..self.parser.read(self.revision, texts)
+        }
     }
 
     fn plan(&mut self) -> Plan {

@@ -72,6 +72,18 @@ fn what_was_made_since_is_left_alone() {
     assert_eq!(gone.renewals(), "instance web: Done");
 }
 
+/// It would be gone, and could not be made.
+#[test]
+fn nothing_is_made_anew_without_its_secrets() {
+    let mut host = before(&web(""), json!({}));
+    let key = crate::document::parse_desired_key(WEB).unwrap();
+    host.waiting.insert(key, "waits for secret db".to_owned());
+    assert_eq!(host.renewals(), r#"instance web: Later("waits for secret db")"#);
+    host.check(expect![[r#"
+        instance web @14: Pending: waits for secret db
+    "#]]);
+}
+
 #[test]
 fn nothing_is_made_anew_without_a_quorum() {
     let mut host = before(&web(""), json!({"status": "Stopped"}));
