@@ -53,7 +53,7 @@ pub use placement::{Failover, Placement, Spread};
 pub use retention::Keep;
 pub use schedule::{Schedule, Stamp};
 pub use secret::{
-    SecretKey, StandIn, another_value, hide, is_among_secrets, may_hold_stand_in, parse_secret_key,
+    SecretKey, StandIn, another_value, hide_secrets, is_among_secrets, may_hold_stand_in, parse_secret_key,
     secret_name_fault, secret_named_by, secret_prefix, shown, stands_for,
 };
 pub use spec::needs_restart;

@@ -245,7 +245,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 
 /// An object of Incus as people may see it: references in the place of the values that came from secrets, by what is
 /// noted on it. What an instance has from profiles that may be such a value is left out.
-pub fn hide(object: &mut Value) {
+pub fn hide_secrets(object: &mut Value) {
     let noted = object
         .pointer("/config/user.agent.applied")
         .and_then(Value::as_str);
@@ -325,7 +325,7 @@ mod tests {
         let mut object = json!({"name": "web",
             "config": {"environment.DB": "hunter2", "user.x": "1", "user.agent.applied": applied},
             "expanded_config": {"environment.DB": "hunter2", "user.y": "of a profile", "limits.cpu": "1"}});
-        hide(&mut object);
+        hide_secrets(&mut object);
         assert_eq!(object["config"]["environment.DB"], json!({"secret": "db"}));
         assert_eq!(object["config"]["user.x"], "1");
         assert_eq!(object["expanded_config"], json!({"limits.cpu": "1"}));

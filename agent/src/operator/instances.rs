@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Operator;
 use super::address::addresses;
 use super::error::{Failure, OperatorError};
-use crate::document::{OWNERSHIP_PREFIX, hide};
+use crate::document::{OWNERSHIP_PREFIX, hide_secrets};
 use crate::incus::{Collection, Incus, IncusError, Kind, Live, StateAction};
 
 /// A guest that is given longer than this to shut down keeps the caller waiting for nothing.
@@ -167,7 +167,7 @@ impl Operator {
         incus.restore_snapshot(tenant, name, &request.snapshot).await?;
         self.keep_ownership(incus, tenant, name, &before).await?;
         let mut snapshot = snapshot;
-        hide(&mut snapshot);
+        hide_secrets(&mut snapshot);
         Ok(RestoreSnapshotResponse {
             host: self.host.clone(),
             snapshot: Bytes::from(snapshot.to_string()),

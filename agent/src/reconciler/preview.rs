@@ -22,7 +22,7 @@ use super::plan::{Context, NOTHING_DUE, ObjectPlan, Plan, maintenance, plan};
 use super::services::{self, Hands, Seen, Services};
 use super::step::{Change, Step, TunnelStep, body_after};
 use super::stored;
-use crate::document::{Binding, DesiredKey, Kind, OWNERSHIP_PREFIX, Phase, binding_key, hide};
+use crate::document::{Binding, DesiredKey, Kind, OWNERSHIP_PREFIX, Phase, binding_key, hide_secrets};
 use crate::incus::{self, IncusError};
 use crate::node::Node;
 use crate::operator::{Failure, OperatorError, Planner};
@@ -232,7 +232,7 @@ impl Preview {
         let found = self.object(key).await?;
         Ok(found.map(|(_, object)| {
             let mut whole = object.whole().clone();
-            hide(&mut whole);
+            hide_secrets(&mut whole);
             whole
         }))
     }

@@ -7,8 +7,8 @@
 //! the first time, and an agent that starts again in the same boot, have nothing to do here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -20,6 +20,7 @@ use super::observe::Observed;
 use super::ownership::{self, Owner};
 use super::plan::Renewal;
 use crate::document::{DesiredKey, Kind, parse_desired_key};
+use crate::tls::files::write_private;
 
 const FILE: &str = "boot.json";
 /// The format written now. An older one is read by an upgrade function here; there is none yet.
@@ -171,16 +172,10 @@ impl Boot {
     }
 
     fn write(&self) -> io::Result<()> {
-        let Some(path) = &self.file else {
-            return Ok(());
-        };
-        let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(&self.record)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        File::open(folder)?.sync_all()
+        match &self.file {
+            Some(path) => write_private(path, &serde_json::to_string(&self.record)?),
+            None => Ok(()),
+        }
     }
 }
 
